@@ -1,0 +1,84 @@
+"""RNN, LSTM and GRU with torch's weights, in NumPy: verified, fast, without torch.
+
+>>> import fastrnn, numpy as np
+>>> layer = fastrnn.GRU(3, 4, rng=0)
+>>> y, h_n = layer(np.zeros((5, 2, 3)))
+>>> y.shape, h_n.shape
+((5, 2, 4), (1, 2, 4))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# `fastrnn.backends` is the function; the package of that name stays importable ("from fastrnn.backends import ...").
+from .backends import backends, set_backend, use_backend
+from .errors import BackendError, CheckpointError
+from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from .packing import (
+    PackedSequence,
+    invert_permutation,
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+    unpack_sequence,
+    unpad_sequence,
+)
+
+if TYPE_CHECKING:
+    from .checkpoint import find_layers, load, save
+    from .config import show_config
+    from .layers.from_state_dict import from_state_dict
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "BackendError",
+    "CheckpointError",
+    "GRUCell",
+    "LSTMCell",
+    "PackedSequence",
+    "RNNCell",
+    "backends",
+    "find_layers",
+    "from_state_dict",
+    "invert_permutation",
+    "load",
+    "pack_padded_sequence",
+    "pack_sequence",
+    "pad_packed_sequence",
+    "pad_sequence",
+    "save",
+    "set_backend",
+    "show_config",
+    "unpack_sequence",
+    "unpad_sequence",
+    "use_backend",
+]
+
+# Imported when first used, so that `import fastrnn` costs little more than `import numpy`.
+_LAZY = {
+    "find_layers": "checkpoint",
+    "load": "checkpoint",
+    "save": "checkpoint",
+    "from_state_dict": "layers.from_state_dict",
+    "show_config": "config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fastrnn")
+    if name in _LAZY:
+        value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        return value
+    raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,156 @@
+"""Which code runs the recurrence: the contract that every backend keeps, and the choice among them.
+
+A backend computes one layer in one direction over all time steps. It knows nothing of stacking, batch_first, sorting
+or files: `sequence.py` does that for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from ..cells import CellSpec, Weights
+from ..errors import BackendError
+
+Array = NDArray[Any]
+
+NAMES = ("cython", "reference")  # the first that is available is the default
+_INSTALL = {"cython": "build fastrnn with a C compiler: pip install --force-reinstall fastrnn"}
+
+
+class Backend(Protocol):
+    """What a backend offers. Modules are backends: they define these two functions."""
+
+    def prepare(self, spec: CellSpec, weights: Weights) -> Any:
+        """Whatever `forward` wants to have of the weights (packed, say): made once, read by any number of threads."""
+
+    def forward(
+        self,
+        prepared: Any,
+        x: Array,
+        y: Array,
+        h: Array,
+        c: Array | None,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+        reverse: bool = False,
+        c_all: Array | None = None,
+    ) -> None:
+        """Run one layer in one direction over all steps.
+
+        Parameters
+        ----------
+        prepared : object
+            What `prepare` returned.
+        x : (T, N, I) IN
+            Of the weights' dtype; unit stride in the last axis, any in the others.
+        y : (T, N, H_out) OUT
+            Likewise strided. Steps past a row's length are not written.
+        h : (N, H_out) INOUT, contiguous
+            Initial state; holds the final state afterwards (of a row of length 0: unchanged).
+        c : (N, H) INOUT, contiguous, or None
+            The same for LSTM's cell state.
+        lengths : (N,) intp, decreasing, or None
+        reset : (T, N) bool, contiguous, or None
+            True zeroes the state before that step; in the reverse direction after it.
+        reverse : bool
+            From each row's last step to its first.
+        c_all : (T, N, H) OUT or None
+            The cell state after each step.
+        """
+
+
+class BackendInfo(NamedTuple):
+    name: str
+    available: bool
+    why_not: str
+
+
+def load(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises
+    ------
+    ValueError
+        No backend has that name.
+    BackendError
+        It cannot run here.
+    """
+    if name not in NAMES:
+        raise ValueError(f"backend should be one of {', '.join(NAMES)}, got: {name!r}")
+    try:
+        return import_module(f"{__name__}.{name}")  # type: ignore[return-value]
+    except ImportError as error:
+        raise BackendError(f"backend {name!r} cannot run here: {error}. To have it, {_INSTALL[name]}") from error
+
+
+def backends() -> list[BackendInfo]:
+    """Every backend: its name, whether it can run here, and why not.
+
+    Returns
+    -------
+    list of BackendInfo
+    """
+    table = []
+    for name in NAMES:
+        try:
+            load(name)
+            table.append(BackendInfo(name, True, ""))
+        except BackendError as error:
+            table.append(BackendInfo(name, False, str(error)))
+    return table
+
+
+_process: Backend | None = None
+_context: ContextVar[Backend | None] = ContextVar("fastrnn_backend", default=None)
+
+
+def current() -> Backend:
+    """The backend in force: of the context, else of the process, else FASTRNN_BACKEND, else the default."""
+    global _process
+    chosen = _context.get() or _process
+    if chosen is None:
+        chosen = _process = load(os.environ.get("FASTRNN_BACKEND") or NAMES[0])
+    return chosen
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend for the whole process.
+
+    Parameters
+    ----------
+    name : str
+        ``"cython"`` or ``"reference"``.
+
+    Raises
+    ------
+    ValueError
+        No backend has that name.
+    BackendError
+        It cannot run here.
+    """
+    global _process
+    _process = load(name)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Choose the backend for a ``with`` block: in this thread (or asynchronous task) alone.
+
+    Parameters
+    ----------
+    name : str
+        As in `set_backend`.
+    """
+    token = _context.set(load(name))
+    try:
+        yield
+    finally:
+        _context.reset(token)

@@ -1,0 +1,110 @@
+"""What several commands do with files: open a checkpoint, choose a layer in it, open an array."""
+
+from __future__ import annotations
+
+import errno
+import os
+from argparse import ArgumentParser
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastrnn
+
+from .show import did_you_mean, plain
+
+Array = NDArray[Any]
+
+
+def add_layer_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a checkpoint: .pt .pth .safetensors .npz")
+    parser.add_argument("--prefix", metavar="P", help="which layer, where there are several: as `inspect` shows them")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="compute in this (default: the checkpoint's)")
+    parser.add_argument(
+        "--nonlinearity",
+        choices=("tanh", "relu"),
+        default="tanh",
+        help="of an RNN: a checkpoint does not say it (default: tanh)",
+    )
+
+
+def existing(path: str) -> str:
+    """`path`, if there is something.
+
+    Raises
+    ------
+    FileNotFoundError
+        Names the nearest file in the same folder.
+    """
+    if os.path.exists(path):
+        return path
+    folder = os.path.dirname(path) or "."
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    raise FileNotFoundError(errno.ENOENT, f"no such file{did_you_mean(os.path.basename(path), names)}", path)
+
+
+class Loaded(NamedTuple):
+    """A layer of a checkpoint; a cell comes as the layer that runs it over time."""
+
+    prefix: str
+    layer: Any  # RNN, LSTM or GRU
+    is_cell: bool
+
+
+def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
+    """The layer under `prefix`, or the only one, made by `from_state_dict` with `options`.
+
+    Raises
+    ------
+    ValueError
+        There is none or more than one under that prefix; names the nearest.
+    CheckpointError
+        The file is bad, or holds no recurrent layer.
+    """
+    state = fastrnn.load(existing(path))
+    prefixes = [found.prefix for found in fastrnn.find_layers(state)]
+    if not prefixes:
+        raise fastrnn.CheckpointError(f"{path}: holds no recurrent layer")
+    listed = ", ".join(repr(plain(name)) for name in prefixes[:20]) + (", ..." if len(prefixes) > 20 else "")
+    if prefix is None and len(prefixes) > 1:
+        raise ValueError(f"{path} holds {len(prefixes)} layers, choose one with --prefix: {listed}")
+    if prefix is None:
+        prefix = prefixes[0]
+    elif prefix not in prefixes:
+        if f"{prefix}." not in prefixes:
+            hint = did_you_mean(prefix, prefixes)
+            raise ValueError(f"--prefix {plain(prefix)!r}: no such layer in {path}{hint} It holds: {listed}")
+        prefix += "."
+    layer = fastrnn.from_state_dict(state, prefix, **options)
+    is_cell = isinstance(layer, fastrnn.RNNCell | fastrnn.LSTMCell | fastrnn.GRUCell)
+    return Loaded(prefix, over_time(layer, **options) if is_cell else layer, is_cell)
+
+
+def over_time(cell: Any, **options: Any) -> Any:
+    """The layer that does step after step what `cell` does in one."""
+    state = {f"{name}_l0": array for name, array in cell.parameters().items()}
+    return fastrnn.from_state_dict(state, "", **options)
+
+
+def open_array(path: str) -> Array:
+    """A .npy file, memory-mapped and read-only.
+
+    Raises
+    ------
+    CheckpointError
+        It is not a .npy file of plain numbers.
+    """
+    existing(path)
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # the header is Python text: a hostile one can fail in any way
+        raise fastrnn.CheckpointError(f"{path}: not a .npy file that can be mapped: {error}") from error
+
+
+def check_numbers(what: str, array: Array, kinds: str = "biuf") -> None:
+    if array.dtype.kind not in kinds:
+        expected = "integers" if kinds == "iu" else "real numbers"
+        raise ValueError(f"{what}: expected {expected}, got {array.dtype}")

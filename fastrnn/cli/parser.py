@@ -1,0 +1,91 @@
+"""The arguments of all commands, and what to say when they are wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import fastrnn
+
+from . import convert, demo, inspect, run, verify
+from .show import did_you_mean, plain
+
+COMMANDS = {
+    "demo": (demo, "run the shipped model and compare with what torch recorded"),
+    "inspect": (inspect, "show a checkpoint's layers and arrays (also: fastrnn FILE)"),
+    "run": (run, "run a layer over an array of any size"),
+    "verify": (verify, "hold every backend to the float64 reference and to recorded outputs"),
+    "convert": (convert, "write a checkpoint in another format"),
+}
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are exceptions."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+    def option_names(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
+
+
+class Version(argparse.Action):
+    """Not argparse's own: that one wants to know the version, which takes a while, when it is not asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"fastrnn {fastrnn.__version__}")
+        parser.exit()
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The parsed arguments; ``args.execute`` is the command's function.
+
+    Raises
+    ------
+    ValueError
+        They are wrong; names the nearest valid name.
+    SystemExit
+        After --help and --version.
+    """
+    if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
+        if not (os.path.exists(argv[0]) or os.sep in argv[0] or argv[0].endswith(SUFFIXES)):
+            raise ValueError(f"no command or file {plain(argv[0])!r}{did_you_mean(argv[0], COMMANDS)}")
+        argv = ["inspect", *argv]
+    parser, commands = _parsers()
+    if not argv:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        used = commands.get(argv[0], parser)
+        name = unknown[0].partition("=")[0]
+        if name.startswith("-"):
+            raise ValueError(f"{used.prog} has no option {plain(name)!r}{did_you_mean(name, used.option_names())}")
+        raise ValueError(f"{used.prog} does not know what to do with {plain(name)!r}")
+    return args
+
+
+def _parsers() -> tuple[Parser, dict[str, Parser]]:
+    description = "RNN, LSTM and GRU layers from torch checkpoints, in NumPy."
+    parser = Parser(prog="fastrnn", description=description, allow_abbrev=False)
+    parser.add_argument("--version", action=Version, help="show the version and exit")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = {}
+    for name, (module, summary) in COMMANDS.items():
+        commands[name] = subparsers.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(commands[name])
+        commands[name].set_defaults(execute=module.execute)
+    return parser, commands

@@ -1,0 +1,240 @@
+"""What every layer has: parameters under torch's names, state dicts, dtype, mode."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .. import validate
+from ..backends import current as current_backend
+from ..errors import BackendError
+
+Array = NDArray[Any]
+
+
+class Parameters(dict[str, Array]):
+    """The parameters of a layer: torch's name -> the live array.
+
+    Who edits an array in place calls `changed` afterwards, so that packed copies of the weights follow.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer._params)
+        self._layer = layer
+
+    def changed(self) -> None:
+        """Say that arrays were edited in place."""
+        self._layer._changed()
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
+class Layer:
+    """Base class: a dict of parameters with everything that torch modules offer around it."""
+
+    training: bool
+    _params: dict[str, Array]
+    _prepared: dict[Any, Any]
+    _rng: np.random.Generator
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], *, dtype: DTypeLike, device: str, rng: Any) -> None:
+        self.training = False
+        self._dtype = validate.dtype(dtype)
+        _check_device(device)
+        self._rng = np.random.default_rng(rng)
+        self._params = {name: np.empty(shape, self._dtype) for name, shape in shapes.items()}
+        self._changed()
+        self.reset_parameters()
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        # A new dict and not clear(): a call under way in another thread keeps the weights it began with.
+        self._prepared = {}
+
+    def _init_bound(self) -> float:
+        raise NotImplementedError
+
+    def reset_parameters(self, rng: Any = None) -> None:
+        """Draw new parameters, uniform in ±1/sqrt(hidden_size), in parameter order.
+
+        Parameters
+        ----------
+        rng : int, numpy.random.Generator or None
+            Where to draw from; None: the layer's own generator.
+        """
+        generator = self._rng if rng is None else np.random.default_rng(rng)
+        bound = self._init_bound()
+        for array in self._params.values():
+            array[...] = generator.uniform(-bound, bound, array.shape)
+        self._changed()
+
+    def __getattr__(self, name: str) -> Array:
+        params: dict[str, Array] = self.__dict__.get("_params", {})
+        if name in params:
+            return params[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_params", ()):
+            self._params[name] = self._checked(name, value)
+            self._changed()
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._params]
+
+    def _checked(self, name: str, value: ArrayLike) -> Array:
+        """A copy of `value` as the parameter `name`."""
+        expected = self._params[name].shape
+        array = validate.real_array(name, value, self._dtype)
+        if array.shape != expected:
+            raise ValueError(f"{name} should have shape {expected}, got: {array.shape}")
+        return np.array(array, order="C")
+
+    def parameters(self) -> Parameters:
+        """The parameters by name, live: edit them in place, then call ``.changed()`` on the result.
+
+        Returns
+        -------
+        Parameters
+        """
+        return Parameters(self)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters under torch's names, in torch's order."""
+        return {name: array.copy() for name, array in self._params.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, ArrayLike], strict: bool = True) -> None:
+        """Take over parameters by name.
+
+        Parameters
+        ----------
+        state_dict : mapping of name to array
+            Cast to the layer's dtype.
+        strict : bool
+            Whether missing and unexpected names are errors.
+
+        Raises
+        ------
+        ValueError
+            Lists every missing, unexpected and wrongly shaped key; nothing is changed then.
+        TypeError
+            `state_dict` is no mapping, or a value is no array of real numbers.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict).__name__}")
+        errors = []
+        missing = [name for name in self._params if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in self._params]
+        if strict and missing:
+            errors.append(f"Missing key(s) in state_dict: {_quoted(missing)}.")
+        if strict and unexpected:
+            errors.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}.")
+        new = {}
+        for name, current in self._params.items():
+            if name in state_dict:
+                array = validate.real_array(name, state_dict[name], self._dtype)
+                if array.shape != current.shape:
+                    errors.append(
+                        f"size mismatch for {name}: copying a param with shape {array.shape} from checkpoint, "
+                        f"the shape in current model is {current.shape}."
+                    )
+                new[name] = np.array(array, order="C")
+        if errors:
+            raise ValueError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
+        self._params.update(new)
+        self._changed()
+
+    # -- dtype, device, mode --------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._dtype
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def to(self, *args: Any, dtype: DTypeLike = None, device: str | None = None) -> Self:
+        """Change dtype or device, in place.
+
+        Parameters
+        ----------
+        *args : str or dtype
+            ``to("float64")``, ``to("cpu")`` or both.
+        dtype : float32 or float64, optional
+        device : str, optional
+
+        Returns
+        -------
+        The layer itself.
+        """
+        for arg in args:
+            if isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda"):
+                device = arg
+            else:
+                dtype = validate.dtype(arg)
+        if device is not None:
+            _check_device(device)
+        if dtype is not None:
+            self._dtype = validate.dtype(dtype)
+            self._params = {name: array.astype(self._dtype) for name, array in self._params.items()}
+            self._changed()
+        return self
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """A copy of the layer in another dtype."""
+        return copy.deepcopy(self).to(dtype=dtype)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout on (layers start with it off); returns the layer."""
+        self.training = validate.flag("mode", mode)
+        return self
+
+    def eval(self) -> Self:
+        """Switch dropout off; returns the layer."""
+        return self.train(False)
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: for code written for torch that calls it."""
+
+    def _prepare(self, key: Any, make: Any) -> Any:
+        """What `make()` gives, kept until the weights change."""
+        cache = self._prepared
+        backend = current_backend()
+        if (backend, key) not in cache:
+            cache[backend, key] = make(backend)
+        return cache[backend, key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": {}}
+
+    def _repr_html_(self) -> str:
+        total = sum(a.size for a in self._params.values())
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{a.shape}</td><td>{a.size:,}</td></tr>" for name, a in self._params.items()
+        )
+        return (
+            f"<details><summary><code>{self!r}</code> {total:,} parameters, {self._dtype}</summary>"
+            f"<table><tr><th>parameter</th><th>shape</th><th>elements</th></tr>{rows}</table></details>"
+        )
+
+
+def _quoted(names: list[Any]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _check_device(device: Any) -> None:
+    if not isinstance(device, str) or device.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device should be 'cpu', 'cuda' or 'cuda:N', got: {device!r}")
+    if device.startswith("cuda"):
+        raise BackendError(f"device {device!r} cannot be used: this version of fastrnn runs on the CPU only")
+    if device != "cpu":
+        raise ValueError(f"device should be 'cpu', 'cuda' or 'cuda:N', got: {device!r}")

@@ -1,0 +1,144 @@
+"""A recurrent layer run step by step: the state is kept between calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import validate
+from .sequence import Stack
+
+Array = NDArray[Any]
+
+
+class Stream:
+    """The state of a layer that is fed step by step; made by ``layer.stream(batch_size)``.
+
+    It keeps the weights that the layer had when it was made. Dropout is never applied. One stream belongs to one
+    thread; any number of streams may share a layer.
+
+    Parameters
+    ----------
+    stack : sequence.Stack
+    input_size : int
+    batch_size : int
+        Rows that run side by side (N).
+    batch_first : bool
+        Whether `process` takes (N, T, I).
+    """
+
+    def __init__(self, stack: Stack, input_size: int, batch_size: int, batch_first: bool) -> None:
+        self._stack = stack
+        self._input_size = input_size
+        self._batch_size = batch_size
+        self._batch_first = batch_first
+        self._dtype = stack.dtype
+        L, N = len(stack.prepared), batch_size
+        self._h = np.zeros((L, N, stack.out_size), self._dtype)
+        self._c = np.zeros((L, N, stack.hidden_size), self._dtype) if stack.spec.has_c else None
+        self._outputs = [np.empty((1, N, stack.out_size), self._dtype) for _ in range(L - 1)]
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
+
+    def step(self, x_t: ArrayLike, out: Array | None = None) -> Array:
+        """Feed one step.
+
+        Parameters
+        ----------
+        x_t : (N, I), or (I,) where N = 1
+        out : array of the output's shape and dtype, optional
+            Where the output is written.
+
+        Returns
+        -------
+        (N, H_out), or (H_out,) for `x_t` of shape (I,)
+            `out`, else a fresh array.
+        """
+        x = validate.real_array("x_t", x_t, self._dtype)
+        N = self._batch_size
+        if x.shape != (N, self._input_size) and not (N == 1 and x.shape == (self._input_size,)):
+            also = f" or ({self._input_size},)" if N == 1 else ""
+            raise ValueError(f"x_t should have shape ({N}, {self._input_size}){also}, got: {x.shape}")
+        shape = (*x.shape[:-1], self._stack.out_size)
+        y = np.empty(shape, self._dtype) if out is None else validate.out(out, shape, self._dtype)
+        self._run(x.reshape(1, N, -1), y)
+        return y
+
+    def process(self, chunk: ArrayLike) -> Array:
+        """Feed any number of steps at once.
+
+        Parameters
+        ----------
+        chunk : (T, N, I), (N, T, I) where the layer is batch_first, or (T, I) where N = 1
+
+        Returns
+        -------
+        (T, N, H_out), (N, T, H_out) or (T, H_out)
+        """
+        x = validate.real_array("chunk", chunk, self._dtype)
+        N = self._batch_size
+        unbatched = x.ndim == 2 and N == 1
+        if x.ndim != 3 and not unbatched:
+            raise ValueError(f"chunk should be 3D{' or 2D' if N == 1 else ''}, got {x.ndim}D")
+        swap = self._batch_first and not unbatched
+        steps = x[:, None] if unbatched else x.swapaxes(0, 1) if swap else x
+        if steps.shape[1:] != (N, self._input_size):
+            raise ValueError(
+                f"chunk should have a batch of {N} and {self._input_size} features, got: shape {x.shape}"
+            )
+        y = np.empty((len(steps), N, self._stack.out_size), self._dtype)
+        self._run(steps, y)
+        return y[:, 0] if unbatched else y.swapaxes(0, 1) if swap else y
+
+    def _run(self, x: Array, y: Array) -> None:
+        stack, T, last = self._stack, len(x), len(self._stack.prepared) - 1
+        if x.strides[-1] != x.itemsize:
+            x = np.ascontiguousarray(x)
+        target = y.reshape(T, self._batch_size, stack.out_size)
+        if not np.may_share_memory(target, y) or y.strides[-1] != y.itemsize or np.may_share_memory(x, y):
+            target = np.empty(target.shape, self._dtype)
+        for i, prepared in enumerate(stack.prepared):
+            to = target if i == last else self._outputs[i] if T == 1 else np.empty_like(target)
+            stack.backend.forward(prepared, x, to, self._h[i], None if self._c is None else self._c[i])
+            x = to
+        if not np.may_share_memory(target, y):
+            y[...] = target.reshape(y.shape)
+
+    def reset(self, mask: ArrayLike | None = None) -> None:
+        """Set the state to zero.
+
+        Parameters
+        ----------
+        mask : bool (N,), optional
+            The rows to reset; all of them where not given.
+        """
+        rows = np.ones(self._batch_size, bool) if mask is None else validate.reset(mask, (self._batch_size,))
+        self._h[:, rows] = 0
+        if self._c is not None:
+            self._c[:, rows] = 0
+
+    @property
+    def state(self) -> Any:
+        """h (L, N, H_out), for LSTM the pair (h, c), c (L, N, H): a copy when read; assign to set it."""
+        return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        if self._c is None:
+            pairs = [("state", value, self._h)]
+        else:
+            if not isinstance(value, tuple | list) or len(value) != 2:
+                raise TypeError(f"state should be a pair (h, c), got: {type(value).__name__}")
+            pairs = [("state[0]", value[0], self._h), ("state[1]", value[1], self._c)]
+        checked = []
+        for name, given, to in pairs:
+            array = validate.real_array(name, given, self._dtype)
+            if array.shape != to.shape:
+                raise ValueError(f"{name} should have shape {to.shape}, got: {array.shape}")
+            checked.append((to, array))
+        for to, array in checked:
+            to[...] = array

@@ -1,0 +1,146 @@
+"""Argument checks: one clear error each, in torch's words where torch has some.
+
+torch raises RuntimeError for some wrong arguments; here they are ValueErrors that begin with the same words.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Array = NDArray[Any]
+
+
+def size(name: str, value: Any) -> int:
+    """A size of a layer: a positive integer, numpy's integers included."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(f"{name} should be of type int, got: {type(value).__name__}")
+    if value <= 0:
+        raise ValueError(f"{name} must be greater than zero, got: {value}")
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} should be of type bool, got: {type(value).__name__}")
+    return bool(value)
+
+
+def dropout(value: Any) -> float:
+    ok = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    if not ok or math.isnan(value) or not 0 <= value <= 1:
+        raise ValueError(
+            "dropout should be a number in range [0, 1] representing the probability of an element being zeroed, "
+            f"got: {value!r}"
+        )
+    return float(value)
+
+
+def proj_size(value: Any, hidden_size: int) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(f"proj_size should be of type int, got: {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"proj_size should be a positive integer or zero to disable projections, got: {value}")
+    if value >= hidden_size:
+        raise ValueError(f"proj_size has to be smaller than hidden_size, got: {value} and {hidden_size}")
+    return int(value)
+
+
+def dtype(value: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64."""
+    try:
+        found = np.dtype(value) if value is not None else None
+    except TypeError:
+        found = None
+    if found is None or found.newbyteorder("=") not in (np.float32, np.float64):
+        raise TypeError(f"dtype should be float32 or float64, got: {value!r}")
+    return found.newbyteorder("=")
+
+
+def real_array(name: str, value: ArrayLike, to: np.dtype[Any]) -> Array:
+    """Anything `np.asarray` takes as an aligned array of real numbers in `to`; no copy where none is needed."""
+    if isinstance(value, np.ndarray) and value.dtype is to and value.flags.aligned:
+        return value
+    try:
+        a = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} should be an array of real numbers, got: {type(value).__name__} ({error})") from None
+    # ml_dtypes' bfloat16 and float8 are of kind "V" or "f" and cast like the others.
+    if a.dtype.kind not in "biuf" and not (a.dtype.kind == "V" and a.dtype.names is None and _casts(a.dtype, to)):
+        raise TypeError(f"{name} should be an array of real numbers, got: {a.dtype}")
+    return np.require(a.astype(to, copy=False), requirements="A")
+
+
+def _casts(dtype: np.dtype[Any], to: np.dtype[Any]) -> bool:
+    return dtype.type is not np.void and np.can_cast(dtype, to, "same_kind")
+
+
+def rank(layer: str, x: Array) -> None:
+    if x.ndim not in (2, 3):
+        tensor = " tensor" if layer == "RNN" else ""
+        raise ValueError(f"{layer}: Expected input to be 2D or 3D, got {x.ndim}D{tensor} instead")
+
+
+def features(x: Array, input_size: int) -> None:
+    if x.shape[-1] != input_size:
+        raise ValueError(
+            f"input.size(-1) must be equal to input_size. Expected {input_size}, got {x.shape[-1]} (x has shape {x.shape})"
+        )
+
+
+def hidden(
+    name: str, value: ArrayLike, expected: tuple[int, ...], to: np.dtype[Any], *, batched: bool, ranks: str | None = None
+) -> Array:
+    """An initial state of shape `expected` (L*D, N, H), or (L*D, H) for unbatched input.
+
+    ranks: what the message says of the ranks in place of "hx should also be 3-D but got 2-D tensor".
+    """
+    a = real_array(name, value, to)
+    if a.ndim != len(expected):
+        case = "batched 3-D" if batched else "unbatched 2-D"
+        ranks = ranks or f"hx should also be {len(expected)}-D but got {a.ndim}-D tensor"
+        raise ValueError(f"For {case} input, {ranks}")
+    if a.shape != expected:
+        label = {"hx": "hidden", "hx[0]": "hidden[0]", "hx[1]": "hidden[1]"}.get(name, name)
+        raise ValueError(f"Expected {label} size {expected}, got {list(a.shape)}")
+    return a
+
+
+def lengths(value: ArrayLike, T: int, N: int) -> NDArray[np.intp]:
+    """(N,) integers in 0..T."""
+    a = np.asarray(value)
+    if a.size == 0:
+        a = a.astype(np.intp)
+    if a.dtype.kind not in "iu":
+        raise TypeError(f"lengths should be integers, got: {a.dtype}")
+    if a.shape != (N,):
+        raise ValueError(f"lengths should have shape ({N},), one for each row of the batch, got: {a.shape}")
+    if N and (a.min() < 0 or a.max() > T):
+        raise ValueError(f"lengths should be between 0 and the number of steps, {T}, got: {a.min()} to {a.max()}")
+    return a.astype(np.intp)
+
+
+def reset(value: ArrayLike, expected: tuple[int, ...]) -> NDArray[np.bool_]:
+    """bool of shape `expected`: (T, N), (N, T) with batch_first, (T,) for unbatched input."""
+    a = np.asarray(value)
+    if a.dtype != np.bool_:
+        raise TypeError(f"reset should be an array of bool, got: {a.dtype}")
+    if a.shape != expected:
+        raise ValueError(f"reset should have shape {expected}, got: {a.shape}")
+    return a
+
+
+def out(value: Any, expected: tuple[int, ...], to: np.dtype[Any]) -> Array:
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"out should be a numpy array, got: {type(value).__name__}")
+    if value.dtype != to:
+        raise TypeError(f"out should have dtype {to}, got: {value.dtype}")
+    if value.shape != expected:
+        raise ValueError(f"out should have shape {expected}, got: {value.shape}")
+    if not value.flags.writeable:
+        raise ValueError("out should be writable, got a read-only array")
+    return value

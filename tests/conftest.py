@@ -1,0 +1,96 @@
+"""Fixtures, and the one table of tolerances."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import fastrnn
+
+# sampler.py and torch_twin.py are shared by tests, whose folders --import-mode=importlib leaves out of the path.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "parity")]
+
+settings.register_profile("fastrnn", deadline=None, derandomize=True, database=None)
+settings.load_profile("fastrnn")
+
+#: Largest error against float64 truth that is allowed: (times torch's own error, where torch is at hand;
+#: times max(1, largest value)). The larger of the two counts.
+TOLERANCES = {
+    "float32": (1.5, 4 * np.finfo(np.float32).eps),
+    "float64": (0.0, 1e-12),
+}
+
+#: The backends that must run everywhere (one that cannot is a failure), and those that happen to run here.
+REQUIRED = ("reference", "cython")
+BACKENDS = [*REQUIRED, *(b.name for b in fastrnn.backends() if b.available and b.name not in REQUIRED)]
+
+
+def arrays_of(result):
+    """The arrays in nested tuples, in order."""
+    if isinstance(result, tuple):
+        return [array for part in result for array in arrays_of(part)]
+    return [] if result is None else [np.asarray(result)]
+
+
+def largest(a):
+    finite = np.abs(a[np.isfinite(a)])
+    return finite.max() if finite.size else 0.0
+
+
+def _disagreement(got, truth, dtype, peer=None):
+    got, truth = arrays_of(got), arrays_of(truth)
+    peer = [None] * len(truth) if peer is None else arrays_of(peer)
+    if len(got) != len(truth):
+        return f"{len(got)} arrays instead of {len(truth)}"
+    times_peer, floor = TOLERANCES[str(np.dtype(dtype))]
+    for i, (a, b, p) in enumerate(zip(got, truth, peer, strict=True)):
+        if a.shape != b.shape or a.dtype != dtype:
+            return f"array {i} is {a.dtype}{a.shape} instead of {np.dtype(dtype)}{b.shape}"
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        odd = ~np.isfinite(b) | ~np.isfinite(a)
+        if not np.array_equal(a[odd], b[odd], equal_nan=True):
+            return f"array {i} has other NaN or inf"
+        allowed = floor * max(1.0, largest(b))
+        if p is not None:
+            allowed = max(allowed, times_peer * largest(p.astype(np.float64) - b))
+        if (error := largest(np.where(odd, 0.0, a) - np.where(odd, 0.0, b))) > allowed:
+            return f"array {i} is off by {error:.3g}, allowed {allowed:.3g}"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def disagreement():
+    """``disagreement(got, truth, dtype, peer=None)``: "" or what is wrong with the nested tuples of arrays `got`.
+
+    truth: the same in float64. peer: the same from torch, in `dtype`.
+    """
+    return _disagreement
+
+
+@pytest.fixture(scope="session")
+def assert_close():
+    """``assert_close(got, truth, dtype, peer=None)``: the same as an assertion."""
+
+    def check(got, truth, dtype, peer=None):
+        problem = _disagreement(got, truth, dtype, peer)
+        assert not problem, problem
+
+    return check
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Runs the test on each backend; its name."""
+    with fastrnn.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(scope="session")
+def full():
+    """Whether every case is asked for: FASTRNN_FULL=1."""
+    return os.environ.get("FASTRNN_FULL") == "1"

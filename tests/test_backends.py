@@ -1,0 +1,281 @@
+"""Every backend, held to the reference: sizes, directions, ragged rows, resets, recorded states, memory layouts.
+
+Truth is always the reference in float64 on the same numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+
+import numpy as np
+import pytest
+from sampler import configurations
+
+import fastrnn
+
+CELLS = ("rnn_tanh", "rnn_relu", "lstm", "lstm_proj", "gru")
+
+
+def make(cell, I, H, dtype="float32", rng=0, **options):  # noqa: E741
+    if cell.startswith("rnn"):
+        return fastrnn.RNN(I, H, nonlinearity=cell[4:], **options, dtype=dtype, rng=rng)
+    if cell == "gru":
+        return fastrnn.GRU(I, H, **options, dtype=dtype, rng=rng)
+    return fastrnn.LSTM(I, H, **options, proj_size=(H + 1) // 2 if cell == "lstm_proj" else 0, dtype=dtype, rng=rng)
+
+
+def as_float64(value):
+    if isinstance(value, tuple):
+        return tuple(map(as_float64, value))
+    return value if value is None else np.asarray(value, np.float64)
+
+
+def truth(layer, x, hx=None, **options):
+    with fastrnn.use_backend("reference"):
+        return layer.astype("float64")(as_float64(x), as_float64(hx), **options)
+
+
+def random_state(rng, layer, N):
+    rows = layer.num_layers * (1 + layer.bidirectional)
+    h_0 = rng.uniform(-1, 1, (rows, N, layer.proj_size or layer.hidden_size)).astype(layer.dtype)
+    if not isinstance(layer, fastrnn.LSTM):
+        return h_0
+    return h_0, rng.uniform(-2, 2, (rows, N, layer.hidden_size)).astype(layer.dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_hidden_size(cell, dtype, backend, disagreement):
+    """H from 1 to 70: below, at and past every vector width, with every remainder; both directions."""
+    wrong = []
+    for H in range(2 if cell == "lstm_proj" else 1, 71):
+        rng = np.random.default_rng(H)
+        layer = make(cell, 1 + H % 5, H, dtype, rng=H, bidirectional=True)
+        N = 1 + H % 3
+        x, hx = rng.normal(size=(4, N, layer.input_size)).astype(dtype), random_state(rng, layer, N)
+        if problem := disagreement(layer(x, hx), truth(layer, x, hx), dtype):
+            wrong.append(f"H={H} N={N}: {problem}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_batch_size(cell, dtype, backend, disagreement):
+    """N from 1 to 9 and some larger, ragged and not, at sizes with and without a tail."""
+    wrong = []
+    for N in (*range(1, 10), 13, 33):
+        for H in (5, 16, 37):
+            rng = np.random.default_rng(100 * H + N)
+            layer = make(cell, 3, H, dtype, rng=N, bidirectional=bool(N % 2))
+            x, hx = rng.normal(size=(6, N, 3)).astype(dtype), random_state(rng, layer, N)
+            for lengths in (None, rng.integers(0, 7, N)):
+                got, expected = layer(x, hx, lengths=lengths), truth(layer, x, hx, lengths=lengths)
+                if problem := disagreement(got, expected, dtype):
+                    wrong.append(f"N={N} H={H} lengths={lengths}: {problem}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_wide_inputs_and_long_sequences(cell, backend, disagreement):
+    """More steps and features than any chunk of the input projection holds."""
+    wrong = []
+    for T, N, I, H in ((1000, 1, 3, 8), (300, 3, 5, 16), (3, 2, 700, 9), (1, 1, 1, 1), (2, 300, 2, 4)):  # noqa: E741
+        if cell == "lstm_proj" and H == 1:
+            continue
+        layer = make(cell, I, H, bidirectional=True)
+        x = np.random.default_rng(T).normal(size=(T, N, I)).astype(np.float32)
+        if problem := disagreement(layer(x), truth(layer, x), "float32"):
+            wrong.append(f"T={T} N={N} I={I} H={H}: {problem}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_ragged_rows_resets_and_states_together(cell, backend, disagreement):
+    wrong = []
+    shapes = {"T": [1, 2, 17], "N": [1, 2, 5], "H": [3, 16, 33], "form": ["plain", "lengths"]}
+    for config in configurations(80, seed=3, cell=cell, **shapes):
+        layer, (x, hx, lengths) = config.layer(), config.inputs()
+        rng = np.random.default_rng(config.seed)
+        reset = rng.random(x.shape[:2]) < (0, 0.2, 0.6, 1)[config.seed % 4]
+        options = {"lengths": lengths, "reset": reset, "return_states": True}
+        if problem := disagreement(layer(x, hx, **options), truth(layer, x, hx, **options), config.dtype):
+            wrong.append(f"{problem}: {config} reset={reset.mean():.2f}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_saturation(cell, backend, disagreement):
+    """Large pre-activations: gates at 0 and 1 exactly, no overflow on the way."""
+    for scale in (30.0, 1e3, 1e30):
+        layer = make(cell, 3, 20, bias=False)
+        for array in layer.parameters().values():
+            array *= np.float32(1 if cell == "rnn_relu" else min(scale, 1e3))
+        layer.parameters().changed()
+        x = (np.random.default_rng(1).normal(size=(6, 3, 3)) * scale).astype(np.float32)
+        assert not disagreement(layer(x), truth(layer, x), "float32"), scale
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def layouts(x, folder):
+    """The same numbers in every kind of memory."""
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    np.save(folder / "x.npy", x)
+    padded = np.full((*x.shape[:-1], 2 * x.shape[-1] + 1), np.nan, x.dtype)
+    padded[..., 1::2] = x
+    shifted = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype)  # not aligned
+    return {
+        "contiguous": x,
+        "Fortran order": np.asfortranarray(x),
+        "strided features": padded[..., 1::2],
+        "strided rows": np.repeat(x, 2, axis=1)[:, ::2],
+        "negative strides": x[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
+        "transposed": x.transpose(1, 0, 2).copy().transpose(1, 0, 2),
+        "read-only": read_only,
+        "memory-mapped": np.load(folder / "x.npy", mmap_mode="r"),
+        "not aligned": shifted.reshape(x.shape),
+        "other byte order": x.astype(x.dtype.newbyteorder()),
+        "other precision": x.astype(np.float64),
+        "list": x.tolist(),
+    }
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_any_memory_layout(cell, batch_first, backend, tmp_path):
+    layer = make(cell, 3, 19, batch_first=batch_first, bidirectional=True)
+    rng = np.random.default_rng(0)
+    x, hx = rng.normal(size=(5, 4, 3)).astype(np.float32), random_state(rng, layer, 5 if batch_first else 4)
+    for lengths in (None, [3, 5, 0, 4, 1] if batch_first else [5, 0, 3, 1]):
+        lengths = None if lengths is None else np.minimum(lengths, x.shape[1 if batch_first else 0])
+        y, state = layer(x, hx, lengths=lengths)
+        for name, same in layouts(x, tmp_path).items():
+            before = np.array(same)
+            y_same, state_same = layer(same, hx, lengths=lengths)
+            np.testing.assert_array_equal(y_same, y, err_msg=name)
+            np.testing.assert_array_equal(np.array(state_same), np.array(state), err_msg=name)
+            np.testing.assert_array_equal(np.array(same), before, err_msg=f"{name} was written to")
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_states_in_any_memory_layout(cell, backend, tmp_path):
+    layer = make(cell, 3, 4, num_layers=3, bidirectional=True)
+    rng = np.random.default_rng(0)
+    x, hx = rng.normal(size=(5, 2, 3)), random_state(rng, layer, 2)
+    parts = hx if cell == "lstm" else (hx,)
+    y, _ = layer(x, hx)
+    for states in zip(*(layouts(part, tmp_path).values() for part in parts), strict=True):
+        before = [np.array(state) for state in states]
+        np.testing.assert_array_equal(layer(x, states if cell == "lstm" else states[0])[0], y)
+        for state, old in zip(states, before, strict=True):
+            np.testing.assert_array_equal(np.array(state), old)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("lengths", [None, [2, 4, 0]])
+def test_out(cell, batch_first, lengths, backend):
+    """Written wholly, whatever it held and however it lies in memory, and returned."""
+    layer = make(cell, 3, 6, batch_first=batch_first, bidirectional=True, num_layers=2)
+    x = np.random.default_rng(0).normal(size=(3, 4, 3) if batch_first else (4, 3, 3)).astype(np.float32)
+    y, h_n = layer(x, lengths=lengths)
+    wide = np.full((*y.shape[:2], 3 * y.shape[2]), np.nan, np.float32)
+    for out in (
+        np.full_like(y, np.nan),
+        np.asfortranarray(np.full_like(y, np.nan)),
+        wide[..., : y.shape[2]],
+        wide[..., y.shape[2] :: 2],
+        np.full_like(y, np.nan)[::-1, ::-1],
+        np.full_like(y.swapaxes(0, 1), np.nan).swapaxes(0, 1),
+    ):
+        got, state = layer(x, lengths=lengths, out=out)
+        assert got is out
+        np.testing.assert_array_equal(out, y)
+        np.testing.assert_array_equal(np.array(state), np.array(h_n))
+
+
+def test_out_unbatched_and_overlapping_the_input(backend):
+    layer = fastrnn.GRU(4, 4, rng=0)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    y, _ = layer(x)
+    out = np.empty_like(y)
+    assert layer(x, out=out)[0] is out
+    np.testing.assert_array_equal(out, y)
+    chain = x.copy()
+    layer(chain, out=chain)
+    np.testing.assert_array_equal(chain, y)
+
+
+# --- threads, contract ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_several_threads_on_one_layer(cell, backend, disagreement):
+    """Calls of different shapes at once, the packed weights made by whoever comes first."""
+    layer = make(cell, 3, 33, num_layers=2, bidirectional=True)
+    inputs = [np.random.default_rng(i).normal(size=(10 + i, 1 + i % 4, 3)).astype(np.float32) for i in range(8)]
+    expected = [layer(x) for x in inputs]
+    problems = []
+
+    def work(first):
+        with fastrnn.use_backend(backend):
+            barrier.wait()
+            for turn in range(20):
+                i = (first + turn) % len(inputs)
+                y, state = layer(inputs[i])
+                if not np.array_equal(y, expected[i][0]) or not np.array_equal(
+                    np.array(state), np.array(expected[i][1])
+                ):
+                    problems.append(i)
+
+    barrier = threading.Barrier(4)
+    layer.parameters().changed()
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+
+
+def test_signatures_are_equal():
+    from fastrnn import backends
+
+    modules = [backends.load(info.name) for info in fastrnn.backends() if info.available]
+    assert len(modules) >= 2
+    for name in ("prepare", "forward"):
+        expected = list(inspect.signature(getattr(backends.load("reference"), name)).parameters.values())
+        for module in modules:
+            parameters = list(inspect.signature(getattr(module, name)).parameters.values())
+            assert [(p.name, p.kind, p.default) for p in parameters] == [(p.name, p.kind, p.default) for p in expected]
+
+
+def test_the_table_and_the_choice():
+    table = {info.name: info for info in fastrnn.backends()}
+    assert table["reference"].available
+    assert table["cython"].available, table["cython"].why_not
+    layer, x = fastrnn.LSTM(3, 40, rng=0), np.ones((20, 2, 3), np.float32)
+    results = {}
+    for name in ("reference", "cython"):
+        with fastrnn.use_backend(name):
+            results[name] = layer(x)[0]
+            with fastrnn.use_backend("reference"):
+                np.testing.assert_array_equal(layer(x)[0], results["reference"])
+            np.testing.assert_array_equal(layer(x)[0], results[name])
+    assert (results["reference"] != results["cython"]).any()  # so that the lines above can tell them apart
+
+
+@pytest.mark.parametrize("choose", ["set_backend", "use_backend"])
+def test_unknown_backends(choose):
+    def call(name):
+        if choose == "set_backend":
+            fastrnn.set_backend(name)
+        else:
+            with fastrnn.use_backend(name):
+                pass
+
+    with pytest.raises(ValueError, match=r"backend should be one of .*reference.* got: 'fortran'"):
+        call("fortran")

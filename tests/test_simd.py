@@ -1,0 +1,67 @@
+"""``_simd.h``: sigmoid, tanh and the lanes, built for every instruction set and swept against the C library.
+
+``FASTRNN_FULL=1`` sweeps all 2**32 float32 numbers, some minutes per build.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRIVER = Path(__file__).with_name("simd_driver.c")
+FULL = os.environ.get("FASTRNN_FULL") == "1"
+COMPILERS = [shlex.split(os.environ.get("CC", "cc")), ["cc"], ["gcc"], ["clang"]]
+COMPILER = next((command for command in COMPILERS if shutil.which(command[0])), None)
+# Those of setup.py that change results, and every warning is an error.
+FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+
+# name -> flags, bytes per vector (0: one number), does vfma round once
+BUILDS = {"scalar": (["-DFASTRNN_SCALAR"], 0, False)}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    BUILDS["x86-64-v2"] = (["-march=x86-64-v2"], 16, False)
+    BUILDS["x86-64-v3"] = (["-march=x86-64-v3"], 32, True)
+    BUILDS["x86-64-v4"] = (["-march=x86-64-v4", "-mprefer-vector-width=512"], 64, True)
+else:
+    BUILDS["baseline"] = ([], 16, platform.machine().lower() in ("aarch64", "arm64"))
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+
+
+def compile_driver(folder: Path, bits: int, flags: list[str]) -> Path:
+    assert COMPILER is not None
+    program = folder / "simd_driver.exe"
+    libraries = [] if sys.platform == "win32" else ["-lm"]
+    command = [*COMPILER, *FLAGS, *flags, f"-DFASTRNN_REAL={bits}", str(DRIVER), "-o", str(program), *libraries]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return program
+
+
+@pytest.fixture(scope="module")
+def runnable(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The builds that this processor runs."""
+    program = compile_driver(tmp_path_factory.mktemp("levels"), 32, ["-DFASTRNN_SCALAR"])
+    levels = subprocess.run([program, "levels"], capture_output=True, text=True, check=True).stdout.split()
+    return {name for name in BUILDS if not name.startswith("x86-64-") or name in levels}
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("build", BUILDS)
+def test_contract(build: str, bits: int, tmp_path: Path, runnable: set[str]) -> None:
+    flags, width, fused = BUILDS[build]
+    program = compile_driver(tmp_path, bits, flags)
+    if build not in runnable:
+        pytest.skip(f"compiles, but this processor does not run {build}")
+    stride = {32: 1, 64: 61}[bits] if FULL else {32: 1021, 64: 8161}[bits]
+    result = subprocess.run([program, str(stride)], capture_output=True, text=True)
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lanes = max(1, width // (bits // 8))
+    assert result.stdout.startswith(f"float{bits}, {lanes} lanes, {'fused' if fused else 'not fused'}\n")
