@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-CODE = dict(zip(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..".split(),
-    strict=True,
-))  # fmt: skip
-ALPHABET = "_ " + "".join(CODE)  # class 0: nothing to report yet; class 1: the space between two words
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SYMBOLS = ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.."
+CODE = dict(zip(LETTERS, SYMBOLS.split(), strict=True))
+ALPHABET = "_ " + LETTERS  # class 0: nothing to report yet; class 1: the space between two words
 FRAME = 4  # samples that the receiver hands over per step
 HIDDEN = 28
 MESSAGES = ["THE SEA WAS CALM", "NO TORCH ON BOARD", "SEND HELP", "HELLO WORLD"]
@@ -68,7 +66,7 @@ def receive(text: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 
 def random_text(rng: np.random.Generator) -> str:
-    words = ["".join(rng.choice(list(CODE), rng.integers(1, 8))) for _ in range(4)]
+    words = ["".join(rng.choice(list(LETTERS), rng.integers(1, 8))) for _ in range(4)]
     return " ".join(words)[: rng.integers(8, 18)].strip()
 
 
@@ -94,7 +92,7 @@ class Listener(torch.nn.Module):
 
 
 def train(model: Listener, iterations: int, rng: np.random.Generator) -> None:
-    optimizer = torch.optim.Adam(model.parameters(), lr=8e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=iterations, pct_start=0.1)
     began = time.perf_counter()
     for i in range(iterations):

@@ -295,17 +295,22 @@ cdef Py_ssize_t input_part(const Packs* p, const Run* run, Scratch* s, Py_ssize_
 
 
 cdef void step(const Packs* p, Scratch* s, Py_ssize_t N, real* z, int now) noexcept nogil:
-    """One step of N rows: h[now], c -> h[1 - now], c."""
-    cdef Py_ssize_t panel = 0, panels, shift = VL if p.cell == GRU else 0
+    """One step of N rows: h[now], c -> h[1 - now], c.
+
+    Panels are taken upwards and downwards in turn, so that the weights that a step read last, still in a nearer cache,
+    are the first that the next one reads (LSTM's h product, H=64: 0.57 -> 0.47 us, H=256: 10.5 -> 9.6).
+    """
+    cdef Py_ssize_t together = 2 if N == 1 else 1, groups = (p.panels + together - 1) // together
+    cdef Py_ssize_t group, first, panel, panels, n, shift = VL if p.cell == GRU else 0
     cdef real* h = s.u if p.P else s.h[1 - now]
-    cdef Py_ssize_t ldh = s.ldc if p.P else s.ldh, n
-    while panel < p.panels:
-        panels = min(p.panels - panel, 2) if N == 1 else 1
-        add_product(p.nv, N, p.H_out, panels, p.w_hh + panel * p.H_out * p.nv * VL, s.h_rows[now],
-                    z + panel * PANEL * VL + shift, p.ldz)
-        for panel in range(panel, panel + panels):
+    cdef Py_ssize_t ldh = s.ldc if p.P else s.ldh
+    for group in range(groups):
+        first = (groups - 1 - group if now else group) * together
+        panels = min(p.panels - first, together)
+        add_product(p.nv, N, p.H_out, panels, p.w_hh + first * p.H_out * p.nv * VL, s.h_rows[now],
+                    z + first * PANEL * VL + shift, p.ldz)
+        for panel in range(first, first + panels):
             cell(p, panel, N, z, s.h[now], s.c, h, ldh, s.ldc)
-        panel += 1
     if p.P:
         for n in range(N):
             memset(s.h[1 - now] + n * s.ldh, 0, p.panels_hr * PANEL * VL * sizeof(real))

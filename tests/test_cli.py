@@ -31,7 +31,8 @@ def cli(capsys):
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         if err:
-            assert err.count("\n") == 1 and err.startswith(("fastrnn: error: ", "fastrnn: warning: ")), err
+            assert err.count("\n") == 1
+            assert err.startswith(("fastrnn: error: ", "fastrnn: warning: "))
         return status, out, err
 
     return call

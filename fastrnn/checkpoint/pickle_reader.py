@@ -8,20 +8,16 @@ everything else becomes an inert `Opaque` record. There is no other mode.
 from __future__ import annotations
 
 import struct
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
-
 from ..errors import CheckpointError
+from .bounds import KeyRules, check_tree
 from .limits import Limits
 
 _NAME_BYTES = 1000
-_KEY_ITEMS = 64  # of a tuple that is a dictionary's key, in all
-_SAME_HASH = 32  # keys of one dictionary
-_INT_BYTES = 255
+_INT_BYTES = 255  # more has no use, and takes long to print
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +96,7 @@ class PickleReader:
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []  # the stacks below each MARK
         self._memo: dict[int, Any] = {}
-        self._same_hash: Counter[tuple[int, int]] = Counter()
+        self._keys = KeyRules(inert=(Name, Opaque))
 
     def read(self) -> Any:
         """The object that the pickle describes.
@@ -195,11 +191,7 @@ class PickleReader:
         if not 2 <= self._take_int(1) <= 5:
             raise CheckpointError("the pickle's protocol is not 2 to 5")
 
-    def _binfloat(self) -> None:
-        self._push(struct.unpack(">d", self._take(8))[0])
-
-    def _long4(self) -> None:
-        n = self._take_int(4)
+    def _push_long(self, n: int) -> None:
         if n > _INT_BYTES:
             raise CheckpointError(f"the pickle holds an integer of {n:,} bytes; {_INT_BYTES} are allowed")
         self._push(int.from_bytes(self._take(n), "little", signed=True))
@@ -233,7 +225,28 @@ class PickleReader:
         args, name = self._pop(), self._pop()
         if not isinstance(name, Name) or type(args) is not tuple:
             raise CheckpointError("the pickle calls something that is not a name")
-        self._push(self._meanings.call(name, args))
+        value = self._python_object(name, args)
+        self._push(self._meanings.call(name, args) if value is None else value)
+
+    def _python_object(self, name: Name, args: tuple[Any, ...]) -> Any:
+        """Python's own types that pickles spell out by name; None for any other name."""
+        kinds = tuple(map(type, args))
+        match name.module.replace("__builtin__", "builtins"), name.name:
+            case ("collections", "OrderedDict" | "defaultdict"):
+                pairs = args[0] if name.name == "OrderedDict" and kinds == (list,) else []
+                if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
+                    raise CheckpointError("the pickle makes an OrderedDict of what are not pairs")
+                return self._fill_dict({}, [part for pair in pairs for part in pair])
+            case ("builtins", "set" | "frozenset" as kind) if kinds == (list,):
+                items = self._fill_set(set(), args[0])
+                return frozenset(items) if kind == "frozenset" else items
+            case ("builtins", "complex") if kinds == (float, float):
+                return complex(*args)
+            case ("builtins", "bytes" | "bytearray") if kinds in ((), (bytes,)):
+                return b"".join(args)
+            case ("_codecs", "encode") | ("builtins", "bytearray") if kinds == (str, str) and args[0].isascii() or 1:
+                return None
+        return None
 
     def _new_object(self, *, keywords: bool) -> None:
         extra = self._pop() if keywords else {}
@@ -269,7 +282,7 @@ class PickleReader:
             raise CheckpointError(f"the pickle sets items of a {type(value).__name__}")
         keys = iter(items)
         for key, item in zip(keys, keys, strict=True):
-            self._check_key(value, key)
+            self._keys.check(value, key)
             value[key] = item
 
     def _add_items(self) -> None:
@@ -277,40 +290,16 @@ class PickleReader:
         value = self._top()
         if type(value) is not set:
             raise CheckpointError(f"the pickle adds items to a {type(value).__name__}")
-        for item in items:
-            self._check_key(value, item)
-            value.add(item)
+        self._fill_set(value, items)
 
     def _frozen_set(self) -> None:
-        items, value = self._pop_mark(), set[Any]()
+        self._push(frozenset(self._fill_set(set(), self._pop_mark())))
+
+    def _fill_set(self, value: set[Any], items: list[Any]) -> set[Any]:
         for item in items:
-            self._check_key(value, item)
+            self._keys.check(value, item)
             value.add(item)
-        self._push(frozenset(value))
-
-    def _check_key(self, container: object, key: Any) -> None:
-        """Only what hashes quickly and cannot be made to collide may be a key."""
-        kind = type(key)
-        if kind in (str, bytes, bool, type(None), float, Name, Opaque) or isinstance(key, np.integer | np.floating):
-            return
-        if kind is int and key.bit_length() <= 64:
-            return
-        if kind is not tuple:
-            raise CheckpointError(f"the pickle has a dictionary key that is a {kind.__name__} or too large")
-        pending, seen = [key], 0
-        while pending:
-            part = pending.pop()
-            seen += len(part)
-            if seen > _KEY_ITEMS:
-                raise CheckpointError("the pickle has a tuple that is too large for a dictionary key")
-            for item in part:
-                pending.append(item) if type(item) is tuple else self._check_key(container, item)
-        # Tuples of one hash are easily made; thousands of them in one dictionary would take hours.
-        bucket = (id(container), hash(key))
-        self._same_hash[bucket] += 1
-        if self._same_hash[bucket] > _SAME_HASH:
-            raise CheckpointError("the pickle has dictionary keys that are made to collide")
-
+        return value
 
 def _cut_off() -> NoReturn:
     raise CheckpointError("the pickle is cut off")
@@ -321,10 +310,19 @@ def shorten(text: str) -> str:
     return ascii(text[:80])[1:-1] + ("..." if len(text) > 80 else "")
 
 
+def children(value: Any) -> Iterable[Any] | None:
+    """The parts of a container that a pickle can make; None for anything else."""
+    if type(value) in (list, tuple, set, frozenset):
+        return value  # type: ignore[no-any-return]
+    if type(value) is dict:
+        return value.values()
+    return (value.args, value.state, value.items) if type(value) is Opaque else None
+
+
 _STOP = ord(".")
-_OPCODES: dict[int, Callable[[PickleReader], None]] = {
+_OPCODES: dict[int, Callable[[PickleReader], object]] = {
     0x80: PickleReader._protocol,
-    0x95: lambda r: void(r._take(8)),  # FRAME: a hint for streams
+    0x95: lambda r: r._take(8),  # FRAME: how much a stream should buffer
     # constants and numbers
     ord("N"): lambda r: r._push(None),
     0x88: lambda r: r._push(True),
@@ -332,7 +330,49 @@ _OPCODES: dict[int, Callable[[PickleReader], None]] = {
     ord("K"): lambda r: r._push(r._take_int(1)),
     ord("M"): lambda r: r._push(r._take_int(2)),
     ord("J"): lambda r: r._push(int.from_bytes(r._take(4), "little", signed=True)),
-    0x8A: lambda r: r._push(int.from_bytes(r._take(r._take_int(1)), "little", signed=True)),
-    0x8B: PickleReader._long4,
-    ord("G"): PickleReader._binfloat,
+    0x8A: lambda r: r._push_long(r._take_int(1)),
+    0x8B: lambda r: r._push_long(r._take_int(4)),
+    ord("G"): lambda r: r._push(struct.unpack(">d", r._take(8))[0]),
+    # text and bytes; U and T are Python 2's
+    0x8C: lambda r: r._push(r._take_text(r._take_int(1))),
+    ord("X"): lambda r: r._push(r._take_text(r._take_int(4))),
+    0x8D: lambda r: r._push(r._take_text(r._take_int(8))),
+    ord("U"): lambda r: r._push(r._take_bytes(r._take_int(1)).decode("latin-1")),
+    ord("T"): lambda r: r._push(r._take_bytes(r._take_int(4)).decode("latin-1")),
+    ord("C"): lambda r: r._push(r._take_bytes(r._take_int(1))),
+    ord("B"): lambda r: r._push(r._take_bytes(r._take_int(4))),
+    0x8E: lambda r: r._push(r._take_bytes(r._take_int(8))),
+    0x96: lambda r: r._push(r._take_bytes(r._take_int(8))),
+    # containers
+    ord("("): PickleReader._mark,
+    ord(")"): lambda r: r._push(()),
+    ord("t"): lambda r: r._push(tuple(r._pop_mark())),
+    0x85: lambda r: r._tuple(1),
+    0x86: lambda r: r._tuple(2),
+    0x87: lambda r: r._tuple(3),
+    ord("]"): lambda r: r._push([]),
+    ord("a"): lambda r: r._append([r._pop()]),
+    ord("e"): lambda r: r._append(r._pop_mark()),
+    ord("}"): lambda r: r._push({}),
+    ord("s"): lambda r: r._set_items([r._pop(), r._pop()][::-1]),
+    ord("u"): lambda r: r._set_items(r._pop_mark()),
+    0x8F: lambda r: r._push(set()),
+    0x90: PickleReader._add_items,
+    0x91: PickleReader._frozen_set,
+    # the stack and the memo
+    ord("0"): PickleReader._pop,
+    ord("1"): PickleReader._pop_mark,
+    ord("q"): lambda r: r._put(r._take_int(1)),
+    ord("r"): lambda r: r._put(r._take_int(4)),
+    0x94: lambda r: r._put(len(r._memo)),
+    ord("h"): lambda r: r._get(r._take_int(1)),
+    ord("j"): lambda r: r._get(r._take_int(4)),
+    # names and what is done with them
+    ord("c"): PickleReader._global,
+    0x93: PickleReader._stack_global,
+    ord("R"): PickleReader._reduce,
+    0x81: lambda r: r._new_object(keywords=False),
+    0x92: lambda r: r._new_object(keywords=True),
+    ord("b"): PickleReader._build,
+    ord("Q"): lambda r: r._push(r._meanings.persistent(r._pop())),
 }

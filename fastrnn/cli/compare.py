@@ -64,10 +64,8 @@ def difference(actual: Array, expected: Array, tolerance: float = TOLERANCE) -> 
         relative = np.where(same, 0.0, np.nan_to_num(absolute / size, nan=np.inf))
         ulp = np.where(same, 0.0, np.nan_to_num(absolute / np.spacing(size.astype(dtype)), nan=np.inf))
     largest = size.max(initial=1.0, where=np.isfinite(size))
-    return Difference(
-        *(float(d.max(initial=0.0)) for d in (absolute, relative, ulp)),
-        allowed=float(tolerance * np.finfo(dtype).eps * largest),
-    )
+    allowed = tolerance * np.finfo(dtype).eps * largest
+    return Difference(*(float(np.max(value, initial=0.0)) for value in (absolute, relative, ulp, allowed)))
 
 
 def worst(differences: list[Difference]) -> Difference:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import time
 from argparse import ArgumentParser, Namespace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import fastrnn
 
@@ -55,7 +54,7 @@ def execute(args: Namespace) -> int:
                 "tolerance_eps": TOLERANCE,
                 "ok": ok,
                 "backends": [
-                    {"backend": name, **found._asdict(), "us_per_step": us, "ok": found.ok} for name, found, us in rows
+                    {"backend": name, **off._asdict(), "us_per_step": us, "ok": off.ok} for name, off, us in rows
                 ],
             }
         )
@@ -77,13 +76,14 @@ def us_per_step(layer: Any, golden: dict[str, Array]) -> float:
     while (began := time.perf_counter()) < end:
         layer(golden["x"], lengths=golden["lengths"])
         best = min(best, time.perf_counter() - began)
-    return best / golden["x"].shape[1] * 1e6
+    steps: int = golden["x"].shape[1]
+    return best / steps * 1e6
 
 
 def listen(logits: Array, alphabet: str) -> Heard:
     """The characters in logits (T, classes): a run of one class is one character, class 0 is none."""
-    classes = [int(k) for k in logits.argmax(-1)]
-    return [(t, alphabet[k]) for t, (k, last) in enumerate(zip(classes, [0, *classes], strict=False)) if k not in (0, last)]
+    classes = [0, *logits.argmax(-1)]
+    return [(t, alphabet[k]) for t, (last, k) in enumerate(pairwise(classes)) if k not in (0, last)]
 
 
 def text(heard: Heard) -> str:

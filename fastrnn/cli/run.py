@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--input", required=True, metavar="X.npy")
     parser.add_argument("--output", required=True, metavar="Y.npy")
     parser.add_argument("--batch-first", action="store_true", help="input and output are (N, T, features)")
-    parser.add_argument("--lengths", metavar="L.npy", help="steps of each row, integers (N,); the output is 0 past them")
+    parser.add_argument("--lengths", metavar="L.npy", help="steps of each row, integers (N,): 0 past them")
     parser.add_argument("--state-in", metavar="S.npz", help="initial states: h_0 and c_0, or h_n and c_n")
     parser.add_argument("--state-out", metavar="S.npz", help="the final states, h_n and c_n, are written here")
     parser.add_argument("--device", default="cpu", help="default: cpu")
@@ -67,9 +67,7 @@ def execute(args: Namespace) -> int:
         output = create_output(path, args.output, y_shape, layer.dtype)
         y = time_major(output, args.batch_first)
         with show.progress("running", x.shape[0] * x.shape[1], quiet=args.json) as advance:
-            nans = run_in_chunks(
-                layer, x, y, states, lengths=lengths, max_memory=args.max_memory, advance=advance
-            )
+            nans = run_in_chunks(layer, x, y, states, lengths=lengths, max_memory=args.max_memory, advance=advance)
         if isinstance(output, np.memmap):
             output.flush()
         if args.state_out:
@@ -147,7 +145,9 @@ def saved_state(path: str, saved: dict[str, Any], name: str, shape: tuple[int, .
             if state.shape != shape and (shape[1] != 1 or state.shape != shape[::2]):  # (L*D, H): a single sequence's
                 raise ValueError(f"--state-in {path}: expected {key} of shape {shape}, got: {state.shape}")
             return state.reshape(shape)
-    raise ValueError(f"--state-in {path}: expected an array {name}_0 or {name}_n, there are: {', '.join(map(str, saved))}")
+    raise ValueError(
+        f"--state-in {path}: expected an array {name}_0 or {name}_n, there are: {', '.join(map(str, saved))}"
+    )
 
 
 def create_output(path: os.PathLike[str], name: str, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -172,9 +172,7 @@ def create_output(path: os.PathLike[str], name: str, shape: tuple[int, ...], dty
     return output
 
 
-def report(
-    args: Namespace, layer: Any, prefix: str, shape: tuple[int, ...], nans: int, *, seconds: float
-) -> None:
+def report(args: Namespace, layer: Any, prefix: str, shape: tuple[int, ...], nans: int, *, seconds: float) -> None:
     values, steps = math.prod(shape), math.prod(shape[:-1])
     if args.json:
         show.print_json(

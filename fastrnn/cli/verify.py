@@ -158,9 +158,7 @@ def report(args: Namespace, loaded: files.Loaded, checks: list[Check]) -> None:
     for backend, against, value, d in checks:
         figures = (f"{d.absolute:.1e}", f"{d.relative:.1e}", f"{d.ulp:,.1f}", f"{d.allowed:.1e}")
         rows.append((backend, against, value, *figures, show.verdict(d.ok)))
-    show.print_table(
-        ["backend", "against", "of", ">absolute", ">relative", ">ULP", ">allowed", "verdict"], rows
-    )
+    show.print_table(["backend", "against", "of", ">absolute", ">relative", ">ULP", ">allowed", "verdict"], rows)
     print(f"\nlargest differences; absolute may be {args.tolerance:g} eps of {layer.dtype} x max(1, largest value)")
     for name, why_not in missing.items():
         print(f"not run: {name}: {why_not}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -32,6 +32,13 @@ class Parameters(dict[str, Array]):
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `Layer.load_state_dict` passed over with ``strict=False``."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Layer:
@@ -111,7 +118,7 @@ class Layer:
         """Copies of the parameters under torch's names, in torch's order."""
         return {name: array.copy() for name, array in self._params.items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, ArrayLike], strict: bool = True) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
         """Take over parameters by name.
 
         Parameters
@@ -120,6 +127,11 @@ class Layer:
             Cast to the layer's dtype.
         strict : bool
             Whether missing and unexpected names are errors.
+
+        Returns
+        -------
+        IncompatibleKeys
+            ``missing_keys`` and ``unexpected_keys``, as in torch.
 
         Raises
         ------
@@ -151,6 +163,7 @@ class Layer:
             raise ValueError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
         self._params.update(new)
         self._changed()
+        return IncompatibleKeys(missing, unexpected)
 
     # -- dtype, device, mode --------------------------------------------------------------------------------------
 

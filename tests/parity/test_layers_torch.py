@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from torch.nn.utils import rnn  # noqa: E402  # torch is known to be here only now
 from torch_twin import each, to_numpy, to_torch, torch_call, torch_twin  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "lstm_proj", "gru")
 
 
@@ -102,7 +103,9 @@ def test_nan_and_inf_travel_alike(cell, backend):
     rng = np.random.default_rng(0)
     for config in configurations(60, cell=cell, dtype="float32", T=[2, 17], N=[2, 5], H=[3, 16, 33], form=["plain"]):
         layer, (x, hx, _) = config.layer(), config.inputs()
-        bad = rng.choice([np.nan, np.inf, -np.inf, 3e38, -3e38]).astype(np.float32)
+        odd = [np.nan, np.inf, -np.inf]
+        odd += [] if backend == "reference" else [3e38, -3e38]  # overflows in float32; the reference has float64
+        bad = np.float32(rng.choice(odd))
         places = [x, *(hx if isinstance(hx, tuple) else () if hx is None else (hx,)), *layer.parameters().values()]
         place = places[rng.integers(len(places))]
         place[tuple(rng.integers(n) for n in place.shape)] = bad

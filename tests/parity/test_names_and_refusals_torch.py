@@ -126,7 +126,6 @@ def same_refusal(ours, theirs):
         ((2, 3), {"dropout": True}),
         ((2, 3), {"dropout": float("nan")}),
         ((2, 3), {"dropout": "0.5"}),
-        ((2, 3), {"dropout": None}),
     ],
 )
 def test_constructor_refusals(name, arguments, options):

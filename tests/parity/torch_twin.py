@@ -18,7 +18,7 @@ def each(function, value):
 
 
 def to_torch(value):
-    return each(lambda array: torch.from_numpy(np.ascontiguousarray(array)), value)
+    return each(lambda array: torch.from_numpy(np.asarray(array, order="C")), value)
 
 
 def to_numpy(value):

@@ -1,0 +1,105 @@
+"""What could make plain data dangerous to use: keys that collide, nesting, and sharing that doubles at each level."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError
+
+_KEY_ITEMS = 64
+_SAME_HASH = 32
+_INSTANT = (str, bytes, bool, type(None), float)
+
+
+class KeyRules:
+    """Decides which objects of a pickle may be keys of a dictionary or items of a set.
+
+    Only what hashes quickly, and cannot be made to collide, may. Strings are hashed with a secret and no more than a
+    few numbers of 64 bits share a hash; but any number of tuples with one hash is easily made, and a dictionary of
+    10^5 of them would take minutes, so those are counted.
+    """
+
+    def __init__(self, inert: tuple[type, ...]) -> None:
+        self._instant = {*_INSTANT, *inert}
+        self._same_hash: Counter[tuple[int, int]] = Counter()
+
+    def check(self, container: object, key: Any) -> None:
+        """Raise CheckpointError if `key` may not be put in `container`."""
+        if self._simple(key):
+            return
+        if type(key) is not tuple:
+            raise CheckpointError(f"a dictionary key is a {type(key).__name__} that is too large or not allowed")
+        pending, n_items = [key], 0
+        while pending:
+            part = pending.pop()
+            n_items += 1 + len(part)
+            if n_items > _KEY_ITEMS:
+                raise CheckpointError(f"a dictionary key is a tuple of more than {_KEY_ITEMS} items")
+            pending += [item for item in part if type(item) is tuple]
+            if not all(type(item) is tuple or self._simple(item) for item in part):
+                raise CheckpointError("a dictionary key is a tuple of items that are not allowed")
+        bucket = (id(container), hash(key))
+        self._same_hash[bucket] += 1
+        if self._same_hash[bucket] > _SAME_HASH:
+            raise CheckpointError("dictionary keys are made to collide")
+
+    def _simple(self, key: Any) -> bool:
+        kind = type(key)
+        if kind is int:
+            return bool(key.bit_length() <= 64)
+        return kind in self._instant or isinstance(key, np.integer | np.floating)
+
+
+def check_tree(
+    root: Any, children: Callable[[Any], Iterable[Any] | None], max_depth: int, max_size: int
+) -> None:
+    """Bound what a walk through `root` meets that knows nothing of shared parts, as repr or json does.
+
+    Parameters
+    ----------
+    children : callable
+        The parts of a container; None for anything else.
+    max_depth, max_size : int
+        How deep containers may nest, and how many parts there may be, each counted once for each way to it. A
+        container inside itself ends the walk there.
+
+    Raises
+    ------
+    CheckpointError
+        A bound is exceeded.
+    """
+    found: dict[int, tuple[int, int]] = {}  # finished containers: depth, size
+    parts = children(root)
+    if parts is None:
+        return
+    # One frame a container that is being walked: itself, what is left of it, and depth and size so far.
+    frames: list[list[Any]] = [[root, iter(parts), 1, 1]]
+    is_open = {id(root)}
+    while frames:
+        frame = frames[-1]
+        for part in frame[1]:
+            parts = None if id(part) in is_open else children(part)
+            if parts is None:
+                frame[3] += 1
+            elif id(part) in found:
+                depth, size = found[id(part)]
+                frame[2] = max(frame[2], depth + 1)
+                frame[3] += size
+            else:
+                frames.append([part, iter(parts), 1, 1])
+                is_open.add(id(part))
+                break
+        else:
+            value, _, depth, size = frames.pop()
+            if depth > max_depth or size > max_size:
+                what, limit = ("max_depth", max_depth) if depth > max_depth else ("max_ops", max_size)
+                raise CheckpointError(f"the objects exceed {what}={limit:,} in depth or number")
+            is_open.discard(id(value))
+            found[id(value)] = depth, size
+            if frames:
+                frames[-1][2] = max(frames[-1][2], depth + 1)
+                frames[-1][3] += size
