@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -36,7 +37,7 @@ def instruction_sets() -> dict[str, list[str]]:
 def extension(name: str, source: str, flags: Sequence[str] = (), macros: Sequence[tuple[str, str]] = ()) -> Extension:
     # Each build of one source needs a C file of its own: Cython writes the module's name into it. The flags are set
     # afterwards, since cythonize adds up those of all extensions that have a source in common.
-    plain = Extension(f"fastrnn.{name}", [source], depends=["fastrnn/_alloc.h", "fastrnn/_simd.h", "fastrnn/_tile.h"])
+    plain = Extension(f"fastrnn.{name}", [source], depends=glob("fastrnn/*.h"))
     (module,) = cythonize([plain], build_dir=f"build/cython/{name}", language_level=3)
     module.include_dirs = ["fastrnn"]
     module.define_macros = list(macros)

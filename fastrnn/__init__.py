@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # `fastrnn.backends` is the function; the package of that name stays importable ("from fastrnn.backends import ...").
-from .backends import backends, set_backend, use_backend
+from .backends import backends, set_backend, set_flush_denormals, use_backend
 from .errors import BackendError, CheckpointError
 from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .packing import (
@@ -26,6 +26,7 @@ from .packing import (
     unpack_sequence,
     unpad_sequence,
 )
+from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from .checkpoint import find_layers, load, save
@@ -45,6 +46,7 @@ __all__ = [
     "backends",
     "find_layers",
     "from_state_dict",
+    "get_num_threads",
     "invert_permutation",
     "load",
     "pack_padded_sequence",
@@ -53,6 +55,8 @@ __all__ = [
     "pad_sequence",
     "save",
     "set_backend",
+    "set_flush_denormals",
+    "set_num_threads",
     "show_config",
     "unpack_sequence",
     "unpad_sequence",

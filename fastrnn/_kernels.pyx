@@ -55,10 +55,21 @@ cdef extern from "_alloc.h" nogil:
     void aligned_delete(void*)
 
 
+cdef extern from "_meet.h" nogil:
+    ctypedef struct meeting:
+        pass
+    bint meet(meeting*, long parts, long count)
+    long meet_drop_at(meeting*)
+    void meet_drop(meeting*, long count)
+    long meet_yields()
+
+
 cdef enum Cell: RNN_TANH, RNN_RELU, LSTM, GRU
 
 CELLS = {"rnn_tanh": RNN_TANH, "rnn_relu": RNN_RELU, "lstm": LSTM, "gru": GRU}
 LANES = VL
+
+cdef int[4] GATES = [1, 1, 4, 3]
 
 # Rows of z formed by one product: enough to use each weight often, few enough to stay in cache.
 cdef enum: CHUNK_ROWS = 192, CHUNK_ROWS_MIN = 24, CHUNK_BYTES = 256 * 1024
@@ -85,12 +96,15 @@ cdef struct Run:
     Py_ssize_t x_t, x_n     # strides in bytes
     char* y                 # (T, N, H_out) OUT, rows past their length are left alone
     Py_ssize_t y_t, y_n
-    real* h                 # (N, H_out) INOUT: initial state, then final state
-    real* c                 # (N, H) INOUT, LSTM
+    char* h                 # (N, H_out) INOUT: initial state, then final state
+    Py_ssize_t h_n
+    char* c                 # (N, H) INOUT, LSTM
+    Py_ssize_t c_n
     char* c_all             # (T, N, H) OUT or NULL
-    Py_ssize_t c_t, c_n
+    Py_ssize_t c_all_t, c_all_n
     const Py_ssize_t* lengths   # (N,) decreasing, or NULL
-    const char* reset       # (T, N) bool, contiguous, or NULL
+    const char* reset       # (T, N) bool or NULL
+    Py_ssize_t reset_t, reset_n
     bint reverse
 
 
@@ -206,31 +220,21 @@ cdef struct Scratch:
     real* h[2]              # (N, ldh): the state before and after a step, in turn
     real* c                 # (N, ldc)
     real* u                 # (N, ldc): o * tanh(c) before the projection
-    const real** rows       # (max(steps, 2) * N): rows of x in a chunk
+    const real** rows       # (steps * N): rows of x in a chunk
     const real** h_rows[2]  # (N,) rows of h
     const real** u_rows     # (N,) rows of u
     Py_ssize_t* first       # (steps + 1): row of z at which a step of the chunk begins
 
 
-cdef size_t scratch_layout(const Packs* p, Py_ssize_t T, Py_ssize_t N, Scratch* s, char* memory) noexcept nogil:
-    """Point `s` into `memory`; the number of bytes that takes."""
-    cdef size_t used = 0
-    cdef Py_ssize_t rows = CHUNK_BYTES // (p.ldz * <Py_ssize_t>sizeof(real))
-    rows = min(max(rows, <Py_ssize_t>CHUNK_ROWS_MIN), <Py_ssize_t>CHUNK_ROWS)
-    s.steps = min(max(rows // max(N, 1), 1), T)
-    s.ldc = p.panels * p.units
-    s.ldh = max(s.ldc, p.panels_hr * PANEL * VL) if p.P else s.ldc
-    s.z = <real*>take(memory, &used, s.steps * N * p.ldz * sizeof(real))
-    s.h[0] = <real*>take(memory, &used, N * s.ldh * sizeof(real))
-    s.h[1] = <real*>take(memory, &used, N * s.ldh * sizeof(real))
-    s.c = <real*>take(memory, &used, N * s.ldc * sizeof(real))
-    s.u = <real*>take(memory, &used, N * s.ldc * sizeof(real) if p.P else 0)
-    s.rows = <const real**>take(memory, &used, s.steps * N * sizeof(void*))
-    s.h_rows[0] = <const real**>take(memory, &used, N * sizeof(void*))
-    s.h_rows[1] = <const real**>take(memory, &used, N * sizeof(void*))
-    s.u_rows = <const real**>take(memory, &used, N * sizeof(void*))
-    s.first = <Py_ssize_t*>take(memory, &used, (s.steps + 1) * sizeof(Py_ssize_t))
-    return used
+# What one of the threads that share a sequence does: some of the panels, and the units in them.
+cdef struct Part:
+    int index, parts
+    Py_ssize_t panel, panel_end         # of z
+    Py_ssize_t unit, unit_end           # columns of c
+    Py_ssize_t hr_panel, hr_panel_end   # of the projection
+    Py_ssize_t out, out_end             # columns of h
+    meeting* meeting
+    long meetings, long_waits
 
 
 cdef inline char* take(char* memory, size_t* used, size_t bytes) noexcept nogil:
@@ -239,110 +243,186 @@ cdef inline char* take(char* memory, size_t* used, size_t bytes) noexcept nogil:
     return at
 
 
-cdef void forward(const Packs* p, const Run* run, Scratch* s) noexcept nogil:
-    """All T steps of one layer in one direction."""
-    cdef Py_ssize_t T = run.T, start, steps, j, t, n, N, joined = 0, before
+cdef size_t shared_scratch(const Packs* p, Py_ssize_t T, Py_ssize_t N, Scratch* s, char* memory) noexcept nogil:
+    """Point `s` into `memory`; the number of bytes that takes."""
+    cdef size_t used = 0
+    cdef Py_ssize_t rows = CHUNK_BYTES // (p.ldz * <Py_ssize_t>sizeof(real))
+    rows = min(max(rows, <Py_ssize_t>CHUNK_ROWS_MIN), <Py_ssize_t>CHUNK_ROWS)
+    s.steps = min(max(rows // max(N, 1), 1), T)
+    s.ldc = p.panels * p.units
+    s.ldh = max(s.ldc, p.panels_hr * PANEL * VL)
+    s.z = <real*>take(memory, &used, s.steps * N * p.ldz * sizeof(real))
+    s.h[0] = <real*>take(memory, &used, N * s.ldh * sizeof(real))
+    s.h[1] = <real*>take(memory, &used, N * s.ldh * sizeof(real))
+    s.c = <real*>take(memory, &used, N * s.ldc * sizeof(real) if p.cell == LSTM else 0)
+    s.u = <real*>take(memory, &used, N * s.ldc * sizeof(real) if p.P else 0)
+    return used
+
+
+cdef size_t own_scratch(Py_ssize_t N, Scratch* s, char* memory) noexcept nogil:
+    """The same for what each part has to itself; after `shared_scratch`."""
+    cdef size_t used = 0
+    s.rows = <const real**>take(memory, &used, s.steps * N * sizeof(void*))
+    s.h_rows[0] = <const real**>take(memory, &used, N * sizeof(void*))
+    s.h_rows[1] = <const real**>take(memory, &used, N * sizeof(void*))
+    s.u_rows = <const real**>take(memory, &used, N * sizeof(void*))
+    s.first = <Py_ssize_t*>take(memory, &used, (s.steps + 1) * sizeof(Py_ssize_t))
+    return used
+
+
+cdef Part make_part(const Packs* p, int index, int parts, meeting* meeting) noexcept nogil:
+    cdef Part a
+    a.index, a.parts, a.meeting, a.meetings, a.long_waits = index, parts, meeting, 0, 0
+    a.panel, a.panel_end = p.panels * index // parts, p.panels * (index + 1) // parts
+    a.unit, a.unit_end = a.panel * p.units, min(a.panel_end * p.units, p.H)
+    a.hr_panel, a.hr_panel_end = p.panels_hr * index // parts, p.panels_hr * (index + 1) // parts
+    a.out, a.out_end = a.unit, a.unit_end
+    if p.P:
+        a.out, a.out_end = a.hr_panel * PANEL * VL, min(a.hr_panel_end * PANEL * VL, p.P)
+    return a
+
+
+cdef inline void wait(Part* a) noexcept nogil:
+    if a.parts > 1:
+        a.meetings += 1
+        a.long_waits += meet(a.meeting, a.parts, a.meetings)
+
+
+cdef void forward(const Packs* p, const Run* run, Scratch* s, Part* a) noexcept nogil:
+    """All T steps of one layer in one direction, or one thread's part of them."""
+    cdef Py_ssize_t T = run.T, start = 0, steps, j, t, n, N, joined = 0
     cdef int now = 0
-    cdef real* z
-    cdef real* swap
+    cdef bint moved, dropped
     for n in range(run.N):
         s.h_rows[0][n] = s.h[0] + n * s.ldh
         s.h_rows[1][n] = s.h[1] + n * s.ldh
         s.u_rows[n] = s.u + n * s.ldc
     N = active_rows(run, T - 1 if run.reverse else 0, run.N)
-    start = 0
     while start < T:
         steps = min(s.steps, T - start)
-        N = input_part(p, run, s, start, steps, N)
+        N = input_part(p, run, s, a, start, steps, N)
         for j in range(steps):
             t = T - 1 - start - j if run.reverse else start + j
             N = s.first[j + 1] - s.first[j]
             # A row joins with its initial state and leaves with its final one: at the start or the end, or, where
             # its sequence is shorter, in between.
+            moved = N > joined
             for n in range(N, joined):
-                leave(p, run, s, now, n)
+                leave(p, run, s, a, now, n)
             for n in range(joined, N):
-                join(p, run, s, now, n)
+                join(p, run, s, a, now, n)
             joined = N
             if run.reset != NULL and not run.reverse:
-                reset_rows(p, run, s, now, t, N)
-            z = s.z + s.first[j] * p.ldz
-            step(p, s, N, z, now)
+                moved = reset_rows(p, run, s, a, now, t, N) or moved
+            if moved:
+                wait(a)     # the product below reads every unit's state
+            step(p, s, a, N, s.z + s.first[j] * p.ldz, now)
             now = 1 - now
-            put_out(p, run, s, now, t, N)
-            if run.reset != NULL and run.reverse:
-                reset_rows(p, run, s, now, t, N)
+            wait(a)
+            dropped = a.parts > 1 and drops_out(a)
+            put_out(p, run, s, a, now, t, N)
+            if run.reset != NULL and run.reverse and reset_rows(p, run, s, a, now, t, N):
+                wait(a)
+            if dropped:
+                wait(a)     # until all have put out this step
+                if a.index > 0:
+                    return
+                a[0] = make_part(p, 0, 1, NULL)
         start += steps
     for n in range(joined):
-        leave(p, run, s, now, n)
+        leave(p, run, s, a, now, n)
 
 
-cdef Py_ssize_t input_part(const Packs* p, const Run* run, Scratch* s, Py_ssize_t start, Py_ssize_t steps,
-                           Py_ssize_t N) noexcept nogil:
+cdef inline bint drops_out(Part* a) noexcept nogil:
+    """Whether the first thread goes on alone after this meeting: it does once waiting was long too often.
+
+    It announces that one meeting ahead, so that all threads draw the same conclusion at the same meeting.
+    """
+    cdef long at = meet_drop_at(a.meeting)
+    if at and at <= a.meetings:
+        return True
+    if a.index == 0 and not at and a.long_waits > 8 and a.long_waits * 8 > a.meetings:
+        meet_drop(a.meeting, a.meetings + 1)
+    return False
+
+
+cdef Py_ssize_t input_part(const Packs* p, const Run* run, Scratch* s, const Part* a, Py_ssize_t start,
+                           Py_ssize_t steps, Py_ssize_t N) noexcept nogil:
     """z = bias + x @ w_ih for a chunk of steps, the rows of each step that are still running; the last step's N."""
-    cdef Py_ssize_t j, t, n, r = 0
+    cdef Py_ssize_t j, t, n, r = 0, column = a.panel * PANEL * VL, columns = (a.panel_end - a.panel) * PANEL * VL
     for j in range(steps):
         t = run.T - 1 - start - j if run.reverse else start + j
         N = active_rows(run, t, N)
         s.first[j] = r
         for n in range(N):
             s.rows[r] = <const real*>(run.x + t * run.x_t + n * run.x_n)
-            copy_row(s.z + r * p.ldz, p.bias, p.panels * PANEL * VL)
+            copy_row(s.z + r * p.ldz + column, p.bias + column, columns)
             r += 1
     s.first[steps] = r
-    add_product(p.nv, r, p.I, p.panels, p.w_ih, s.rows, s.z, p.ldz)
+    add_product(p.nv, r, p.I, a.panel_end - a.panel, p.w_ih + a.panel * p.I * p.nv * VL, s.rows, s.z + column, p.ldz)
     return N
 
 
-cdef void step(const Packs* p, Scratch* s, Py_ssize_t N, real* z, int now) noexcept nogil:
+cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int now) noexcept nogil:
     """One step of N rows: h[now], c -> h[1 - now], c.
 
     Panels are taken upwards and downwards in turn, so that the weights that a step read last, still in a nearer cache,
     are the first that the next one reads (LSTM's h product, H=64: 0.57 -> 0.47 us, H=256: 10.5 -> 9.6).
     """
-    cdef Py_ssize_t together = 2 if N == 1 else 1, groups = (p.panels + together - 1) // together
+    cdef Py_ssize_t together = 2 if N == 1 else 1, groups = (a.panel_end - a.panel + together - 1) // together
     cdef Py_ssize_t group, first, panel, panels, n, shift = VL if p.cell == GRU else 0
     cdef real* h = s.u if p.P else s.h[1 - now]
     cdef Py_ssize_t ldh = s.ldc if p.P else s.ldh
     for group in range(groups):
-        first = (groups - 1 - group if now else group) * together
-        panels = min(p.panels - first, together)
+        first = a.panel + (groups - 1 - group if now else group) * together
+        panels = min(a.panel_end - first, together)
         add_product(p.nv, N, p.H_out, panels, p.w_hh + first * p.H_out * p.nv * VL, s.h_rows[now],
                     z + first * PANEL * VL + shift, p.ldz)
         for panel in range(first, first + panels):
             cell(p, panel, N, z, s.h[now], s.c, h, ldh, s.ldc)
     if p.P:
+        wait(a)
+        first, panels = a.hr_panel, a.hr_panel_end - a.hr_panel
+        h = s.h[1 - now] + first * PANEL * VL
         for n in range(N):
-            memset(s.h[1 - now] + n * s.ldh, 0, p.panels_hr * PANEL * VL * sizeof(real))
-        add_product(PANEL, N, p.H, p.panels_hr, p.w_hr, s.u_rows, s.h[1 - now], s.ldh)
+            memset(h + n * s.ldh, 0, panels * PANEL * VL * sizeof(real))
+        add_product(PANEL, N, p.H, panels, p.w_hr + first * p.H * PANEL * VL, s.u_rows, h, s.ldh)
 
 
-cdef inline void join(const Packs* p, const Run* run, Scratch* s, int now, Py_ssize_t n) noexcept nogil:
-    copy_row(s.h[now] + n * s.ldh, run.h + n * p.H_out, p.H_out)
+cdef inline void join(const Packs* p, const Run* run, Scratch* s, const Part* a, int now, Py_ssize_t n) noexcept nogil:
+    copy_row(s.h[now] + n * s.ldh + a.out, <real*>(run.h + n * run.h_n) + a.out, a.out_end - a.out)
     if p.cell == LSTM:
-        copy_row(s.c + n * s.ldc, run.c + n * p.H, p.H)
+        copy_row(s.c + n * s.ldc + a.unit, <real*>(run.c + n * run.c_n) + a.unit, a.unit_end - a.unit)
 
 
-cdef inline void leave(const Packs* p, const Run* run, Scratch* s, int now, Py_ssize_t n) noexcept nogil:
-    copy_row(run.h + n * p.H_out, s.h[now] + n * s.ldh, p.H_out)
+cdef inline void leave(const Packs* p, const Run* run, Scratch* s, const Part* a, int now, Py_ssize_t n) noexcept nogil:
+    copy_row(<real*>(run.h + n * run.h_n) + a.out, s.h[now] + n * s.ldh + a.out, a.out_end - a.out)
     if p.cell == LSTM:
-        copy_row(run.c + n * p.H, s.c + n * s.ldc, p.H)
+        copy_row(<real*>(run.c + n * run.c_n) + a.unit, s.c + n * s.ldc + a.unit, a.unit_end - a.unit)
 
 
-cdef void reset_rows(const Packs* p, const Run* run, Scratch* s, int now, Py_ssize_t t, Py_ssize_t N) noexcept nogil:
+cdef bint reset_rows(const Packs* p, const Run* run, Scratch* s, const Part* a, int now, Py_ssize_t t,
+                     Py_ssize_t N) noexcept nogil:
+    """Zero the state of the rows in which an episode begins; whether there are any."""
+    cdef Py_ssize_t n
+    cdef bint any_row = False
+    for n in range(N):
+        if run.reset[t * run.reset_t + n * run.reset_n]:
+            any_row = True
+            memset(s.h[now] + n * s.ldh + a.out, 0, (a.out_end - a.out) * sizeof(real))
+            if p.cell == LSTM:
+                memset(s.c + n * s.ldc + a.unit, 0, (a.unit_end - a.unit) * sizeof(real))
+    return any_row
+
+
+cdef void put_out(const Packs* p, const Run* run, Scratch* s, const Part* a, int now, Py_ssize_t t,
+                  Py_ssize_t N) noexcept nogil:
     cdef Py_ssize_t n
     for n in range(N):
-        if run.reset[t * run.N + n]:
-            memset(s.h[now] + n * s.ldh, 0, s.ldh * sizeof(real))
-            memset(s.c + n * s.ldc, 0, s.ldc * sizeof(real))
-
-
-cdef void put_out(const Packs* p, const Run* run, Scratch* s, int now, Py_ssize_t t, Py_ssize_t N) noexcept nogil:
-    cdef Py_ssize_t n
-    for n in range(N):
-        copy_row(<real*>(run.y + t * run.y_t + n * run.y_n), s.h[now] + n * s.ldh, p.H_out)
+        copy_row(<real*>(run.y + t * run.y_t + n * run.y_n) + a.out, s.h[now] + n * s.ldh + a.out, a.out_end - a.out)
         if run.c_all != NULL:
-            copy_row(<real*>(run.c_all + t * run.c_t + n * run.c_n), s.c + n * s.ldc, p.H)
+            copy_row(<real*>(run.c_all + t * run.c_all_t + n * run.c_all_n) + a.unit, s.c + n * s.ldc + a.unit,
+                     a.unit_end - a.unit)
 
 
 # ---- packing --------------------------------------------------------------------------------------------------------
@@ -409,7 +489,7 @@ cdef class PackedWeights:
         memset(view, 0, sizeof(view))
         p.cell = CELLS[cell]
         p.I, p.H_out = w_ih.shape[1], w_hh.shape[1]
-        p.H = w_ih.shape[0] // {"lstm": 4, "gru": 3}.get(cell, 1)
+        p.H = w_ih.shape[0] // GATES[p.cell]
         p.P = 0 if w_hr is None else p.H_out
         p.nv = 3 if p.cell == GRU else 4
         p.units = VL if p.cell >= LSTM else PANEL * VL
@@ -443,45 +523,190 @@ cdef class PackedWeights:
     def __dealloc__(self):
         aligned_delete(self.memory)
 
+    @property
+    def panels(self) -> int:
+        """How many parts `run` can be cut into."""
+        return self.packs.panels
+
+    @property
+    def input_weights(self) -> int:
+        """Multiply-adds of one row and step for the input."""
+        return self.packs.I * self.packs.H * GATES[self.packs.cell]
+
+    @property
+    def recurrent_weights(self) -> int:
+        """Multiply-adds of one row and step for the recurrence."""
+        return self.packs.H_out * self.packs.H * GATES[self.packs.cell] + self.packs.P * self.packs.H
+
+    @property
+    def itemsize(self) -> int:
+        return sizeof(real)
+
+    def run(self, x, y, h, c=None, lengths=None, reset=None, bint reverse=False, c_all=None, bint flush=True,
+            int parts=1):
+        """All steps, for a caller and parts - 1 further threads; arguments as in `backends.Backend.forward`."""
+        return LayerRun(self, (x, y, h, c, lengths, reset, c_all), reverse, flush, parts)
+
     def forward(self, x, y, h, c=None, lengths=None, reset=None, bint reverse=False, c_all=None, bint flush=True):
-        """Run all steps; arguments as in `backends.Backend.forward`."""
-        cdef Py_buffer view[7]
-        cdef Run run
-        cdef Scratch scratch
-        cdef void* memory = NULL
-        cdef unsigned mode
+        """All steps; arguments as in `backends.Backend.forward`."""
+        LayerRun(self, (x, y, h, c, lengths, reset, c_all), reverse, flush, 1)(0)
+
+
+cdef class LayerRun:
+    """One call of one layer: `run(i)` does part i of it. All parts must be called, each in a thread of its own."""
+
+    cdef PackedWeights weights
+    cdef Py_buffer view[7]
+    cdef Run run
+    cdef Scratch shared
+    cdef meeting meeting
+    cdef char* memory
+    cdef size_t own_at, own_bytes
+    cdef bint flush
+    cdef readonly int parts
+
+    def __cinit__(self, PackedWeights weights, tuple arrays, bint reverse, bint flush, int parts):
         cdef int i
-        memset(view, 0, sizeof(view))
+        cdef Run* run = &self.run
+        cdef Py_buffer* view = self.view
+        cdef Packs* p = &weights.packs
+        self.weights, self.flush, self.parts = weights, flush, parts
+        for i in range(7):
+            acquire(arrays[i], &view[i], i in (1, 2, 3, 6))
+        run.T, run.N, run.reverse = view[0].shape[0], view[0].shape[1], reverse
+        run.x, run.x_t, run.x_n = <char*>view[0].buf, view[0].strides[0], view[0].strides[1]
+        run.y, run.y_t, run.y_n = <char*>view[1].buf, view[1].strides[0], view[1].strides[1]
+        run.h, run.h_n = <char*>view[2].buf, view[2].strides[0]
+        if view[3].buf != NULL:
+            run.c, run.c_n = <char*>view[3].buf, view[3].strides[0]
+        run.lengths = <Py_ssize_t*>view[4].buf
+        if view[5].buf != NULL:
+            run.reset, run.reset_t, run.reset_n = <char*>view[5].buf, view[5].strides[0], view[5].strides[1]
+        if view[6].buf != NULL:
+            run.c_all, run.c_all_t, run.c_all_n = <char*>view[6].buf, view[6].strides[0], view[6].strides[1]
+        self.own_at = shared_scratch(p, run.T, run.N, &self.shared, NULL)
+        self.own_bytes = own_scratch(run.N, &self.shared, NULL)
+        self.memory = <char*>aligned_new(self.own_at + parts * self.own_bytes)
+        if self.memory == NULL:
+            raise MemoryError(f"no scratch memory for a batch of {run.N}")
+        shared_scratch(p, run.T, run.N, &self.shared, self.memory)
+
+    def __call__(self, int index):
+        cdef Scratch scratch = self.shared
+        cdef Packs* p = &self.weights.packs
+        cdef Part part
+        cdef unsigned mode
+        own_scratch(self.run.N, &scratch, self.memory + self.own_at + index * self.own_bytes)
+        with nogil:
+            part = make_part(p, index, self.parts, &self.meeting)
+            mode = fp_flush_on() if self.flush else 0
+            forward(p, &self.run, &scratch, &part)
+            if self.flush:
+                fp_restore(mode)
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the first part went on alone, because it waited too long for the others."""
+        return meet_drop_at(&self.meeting) > 0
+
+    def __dealloc__(self):
+        cdef int i
+        aligned_delete(self.memory)
+        for i in range(7):
+            PyBuffer_Release(&self.view[i])
+
+
+cdef class Stepper:
+    """Stacked layers of one direction, one step at a time: no allocation, one call per step."""
+
+    cdef tuple layers           # of PackedWeights
+    cdef Py_ssize_t L, N
+    cdef Py_buffer h, c         # (L, N, H_out), (L, N, H): the caller's arrays, held
+    cdef Run* runs              # (L,)
+    cdef Scratch* scratch       # (L,)
+    cdef char* memory
+    cdef bint flush
+
+    def __cinit__(self, layers, h, c, bint flush=True):
+        cdef Py_ssize_t i, n_layers = len(layers)
+        cdef PackedWeights layer
+        cdef Run* run
+        cdef size_t used = 0
+        cdef real* y
+        self.layers, self.L, self.flush = tuple(layers), n_layers, flush
+        acquire(h, &self.h, True)
+        acquire(c, &self.c, True)
+        self.N = self.h.shape[1]
+        for round in range(2):      # the first one measures
+            used = 0
+            take(self.memory, &used, n_layers * sizeof(Run))
+            self.runs = <Run*>self.memory
+            self.scratch = <Scratch*>take(self.memory, &used, n_layers * sizeof(Scratch))
+            y = NULL
+            for i in range(n_layers):
+                layer = self.layers[i]
+                used += self.place(layer, i, y, used)
+                y = <real*>take(self.memory, &used, self.N * layer.packs.H_out * sizeof(real))
+                if self.memory != NULL:
+                    run = self.runs + i
+                    run.y, run.y_n = <char*>y, layer.packs.H_out * sizeof(real)
+            if self.memory == NULL:
+                self.memory = <char*>aligned_new(used)
+                if self.memory == NULL:
+                    raise MemoryError(f"no memory for a stream of {self.N} rows")
+
+    cdef size_t place(self, PackedWeights layer, Py_ssize_t i, real* x, size_t at):
+        """Set up layer i in memory from `at` on; how much it takes."""
+        cdef Scratch measured
+        cdef Scratch* s = self.scratch + i if self.memory != NULL else &measured
+        cdef char* memory = self.memory + at if self.memory != NULL else NULL
+        cdef size_t shared = shared_scratch(&layer.packs, 1, self.N, s, memory)
+        cdef size_t own = own_scratch(self.N, s, memory + shared if memory != NULL else NULL)
+        cdef Run* run = self.runs + i
+        if memory != NULL:
+            memset(run, 0, sizeof(Run))
+            run.T, run.N = 1, self.N
+            run.x, run.x_n = <char*>x, layer.packs.I * sizeof(real)
+            run.h, run.h_n = <char*>self.h.buf + i * self.h.strides[0], self.h.strides[1]
+            if self.c.buf != NULL:
+                run.c, run.c_n = <char*>self.c.buf + i * self.c.strides[0], self.c.strides[1]
+        return shared + own
+
+    def step(self, x, y):
+        """x (N, I) or (I,), contiguous, -> y (N, H_out) or (H_out,), contiguous; the states move on."""
+        cdef Py_buffer x_view, y_view
+        cdef Part part
+        cdef PackedWeights layer
+        cdef unsigned mode
+        cdef Py_ssize_t i
+        acquire(x, &x_view)
         try:
-            acquire(x, &view[0])
-            acquire(y, &view[1], True)
-            acquire(h, &view[2], True)
-            acquire(c, &view[3], True)
-            acquire(lengths, &view[4])
-            acquire(reset, &view[5])
-            acquire(c_all, &view[6], True)
-            run.T, run.N = view[0].shape[0], view[0].shape[1]
-            run.x, run.x_t, run.x_n = <char*>view[0].buf, view[0].strides[0], view[0].strides[1]
-            run.y, run.y_t, run.y_n = <char*>view[1].buf, view[1].strides[0], view[1].strides[1]
-            run.h, run.c = <real*>view[2].buf, <real*>view[3].buf
-            run.lengths, run.reset = <Py_ssize_t*>view[4].buf, <char*>view[5].buf
-            run.c_all = <char*>view[6].buf
-            if c_all is not None:
-                run.c_t, run.c_n = view[6].strides[0], view[6].strides[1]
-            run.reverse = reverse
-            memory = aligned_new(scratch_layout(&self.packs, run.T, run.N, &scratch, NULL))
-            if memory == NULL:
-                raise MemoryError(f"no scratch memory for a batch of {run.N}")
-            scratch_layout(&self.packs, run.T, run.N, &scratch, <char*>memory)
+            acquire(y, &y_view, True)
+        except BaseException:
+            PyBuffer_Release(&x_view)
+            raise
+        self.runs[0].x = <char*>x_view.buf
+        self.runs[self.L - 1].y = <char*>y_view.buf
+        mode = fp_flush_on() if self.flush else 0
+        for i in range(self.L):
+            layer = <PackedWeights>self.layers[i]
+            part = make_part(&layer.packs, 0, 1, NULL)
             with nogil:
-                mode = fp_flush_on() if flush else 0
-                forward(&self.packs, &run, &scratch)
-                if flush:
-                    fp_restore(mode)
-        finally:
-            aligned_delete(memory)
-            for i in range(7):
-                PyBuffer_Release(&view[i])
+                forward(&layer.packs, self.runs + i, self.scratch + i, &part)
+        if self.flush:
+            fp_restore(mode)
+        PyBuffer_Release(&x_view)
+        PyBuffer_Release(&y_view)
+
+    def __dealloc__(self):
+        aligned_delete(self.memory)
+        PyBuffer_Release(&self.h)
+        PyBuffer_Release(&self.c)
+
+
+def yields() -> int:
+    """How often a thread of this process gave way while it waited for another."""
+    return meet_yields()
 
 
 def apply(str function, array):

@@ -36,7 +36,13 @@ typedef uint64_t real_bits;
 #error "define FASTRNN_REAL as 32 or 64"
 #endif
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) || defined(__clang__) /* clang for the MSVC ABI defines only the second */
+#define GNU_C 1
+#else
+#define GNU_C 0
+#endif
+
+#if GNU_C
 #define INLINE static inline __attribute__((always_inline))
 #elif defined(_MSC_VER)
 #define INLINE static __forceinline
@@ -47,7 +53,7 @@ typedef uint64_t real_bits;
 
 /* ---- the lane type -------------------------------------------------------------------------------------------- */
 
-#if defined(FASTRNN_SCALAR) || !defined(__GNUC__)
+#if defined(FASTRNN_SCALAR) || !GNU_C
 #define VECTOR_BYTES 0
 #define VL 1
 #else
@@ -241,9 +247,9 @@ INLINE vec vrelu(vec x) { return vmax(vzero(), x); }
 /* Into the second-level cache. asm: GCC 12 keeps accumulators in memory when the builtin is in the loop. */
 INLINE void vprefetch(const void *p)
 {
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__SSE2__))
+#if GNU_C && defined(__SSE2__)
     __asm__ volatile("prefetcht1 %0" : : "m"(*(const char *)p));
-#elif defined(__GNUC__)
+#elif GNU_C
     __builtin_prefetch(p, 0, 2);
 #else
     (void)p;
@@ -257,7 +263,7 @@ INLINE unsigned fp_flush_on(void)
     unsigned old = _mm_getcsr();
     _mm_setcsr(old | 0x8040); /* FTZ, DAZ */
     return old;
-#elif defined(__GNUC__) && defined(__aarch64__)
+#elif GNU_C && defined(__aarch64__)
     uint64_t old;
     __asm__ volatile("mrs %0, fpcr" : "=r"(old) : : "memory");
     __asm__ volatile("msr fpcr, %0" : : "r"(old | 1u << 24) : "memory"); /* FZ */
@@ -271,7 +277,7 @@ INLINE void fp_restore(unsigned old)
 {
 #if defined(__SSE2__) || defined(_M_X64)
     _mm_setcsr(old);
-#elif defined(__GNUC__) && defined(__aarch64__)
+#elif GNU_C && defined(__aarch64__)
     __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)old) : "memory");
 #else
     (void)old;

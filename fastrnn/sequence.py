@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import threads
 from .backends import Backend
 from .cells import CellSpec
 
 Array = NDArray[Any]
+
+_PAYS = 1_000_000  # multiply-adds per gate: starting a second thread costs some 20 us
 
 
 class States(NamedTuple):
@@ -104,24 +108,34 @@ def forward(
         y = new((T, N, D * stack.out_size), x.dtype) if out is None or not last or order is not None else out
         if y is out and lengths is not None:
             y[:] = 0
-        for d in range(D):
+        def run_direction(d: int, x: Array = x, y: Array = y, first: int = first) -> None:
             i = first + d
             y_d = y[:, :, d * stack.out_size : (d + 1) * stack.out_size] if D == 2 else y
-            c_i, c_all = None, None
-            if c_n is not None:
-                c_i = c_n[i]
-                if states is not None and states.c is not None:
-                    c_all = states.c[i, 1:]
+            c_i = None if c_n is None else c_n[i]
+            c_all = None if states is None or states.c is None else states.c[i, 1:]
             stack.backend.forward(
                 stack.prepared[i], x, y_d, h_n[i], c_i, lengths=lengths, reset=reset, reverse=d == 1, c_all=c_all
             )
             if states is not None:
                 states.h[i, 1:] = y_d
+
+        _each_direction(run_direction, D, T * N * stack.hidden_size * (x.shape[2] + stack.out_size))
         x = _dropped(y, dropout, rng) if dropout and not last else y
 
     if order is not None:
         y, h_n, c_n, states = _unsorted(order, y, h_n, c_n, states, out)
     return Result(y, h_n, c_n, states)
+
+
+def _each_direction(run: Callable[[int], None], D: int, work: int) -> None:
+    """Two directions side by side where two or three threads may be used; more share one direction after the other."""
+    if D == 2 and work >= _PAYS and 2 <= threads.get_num_threads() <= 3:
+        with threads.team(2) as team:
+            if team.size == 2:
+                team.run([partial(run, 0), partial(run, 1)])
+                return
+    for d in range(D):
+        run(d)
 
 
 def _initial(state: Array | None, shape: tuple[int, ...], dtype: Any, order: Array | None) -> Array:

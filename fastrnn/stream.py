@@ -38,7 +38,10 @@ class Stream:
         L, N = len(stack.prepared), batch_size
         self._h = np.zeros((L, N, stack.out_size), self._dtype)
         self._c = np.zeros((L, N, stack.hidden_size), self._dtype) if stack.spec.has_c else None
-        self._outputs = [np.empty((1, N, stack.out_size), self._dtype) for _ in range(L - 1)]
+        self._shapes = ((N, input_size), (input_size,)) if N == 1 else ((N, input_size),)
+        # Backends may offer the whole step as one call.
+        make = getattr(stack.backend, "stepper", None)
+        self._step = make(stack.prepared, self._h, self._c).step if make else None
 
     @property
     def batch_size(self) -> int:
@@ -59,13 +62,15 @@ class Stream:
             `out`, else a fresh array.
         """
         x = validate.real_array("x_t", x_t, self._dtype)
-        N = self._batch_size
-        if x.shape != (N, self._input_size) and not (N == 1 and x.shape == (self._input_size,)):
-            also = f" or ({self._input_size},)" if N == 1 else ""
-            raise ValueError(f"x_t should have shape ({N}, {self._input_size}){also}, got: {x.shape}")
+        if x.shape not in self._shapes:
+            expected = " or ".join(map(str, self._shapes))
+            raise ValueError(f"x_t should have shape {expected}, got: {x.shape}")
         shape = (*x.shape[:-1], self._stack.out_size)
         y = np.empty(shape, self._dtype) if out is None else validate.out(out, shape, self._dtype)
-        self._run(x.reshape(1, N, -1), y)
+        if self._step is not None and x.flags.c_contiguous and y.flags.c_contiguous and y.flags.aligned:
+            self._step(x, y)
+        else:
+            y[...] = self._run(x.reshape(1, self._batch_size, -1)).reshape(shape)
         return y
 
     def process(self, chunk: ArrayLike) -> Array:
@@ -90,23 +95,18 @@ class Stream:
             raise ValueError(
                 f"chunk should have a batch of {N} and {self._input_size} features, got: shape {x.shape}"
             )
-        y = np.empty((len(steps), N, self._stack.out_size), self._dtype)
-        self._run(steps, y)
+        y = self._run(steps)
         return y[:, 0] if unbatched else y.swapaxes(0, 1) if swap else y
 
-    def _run(self, x: Array, y: Array) -> None:
-        stack, T, last = self._stack, len(x), len(self._stack.prepared) - 1
+    def _run(self, x: Array) -> Array:
+        """(T, N, I) -> (T, N, H_out), through all layers."""
         if x.strides[-1] != x.itemsize:
             x = np.ascontiguousarray(x)
-        target = y.reshape(T, self._batch_size, stack.out_size)
-        if not np.may_share_memory(target, y) or y.strides[-1] != y.itemsize or np.may_share_memory(x, y):
-            target = np.empty(target.shape, self._dtype)
-        for i, prepared in enumerate(stack.prepared):
-            to = target if i == last else self._outputs[i] if T == 1 else np.empty_like(target)
-            stack.backend.forward(prepared, x, to, self._h[i], None if self._c is None else self._c[i])
-            x = to
-        if not np.may_share_memory(target, y):
-            y[...] = target.reshape(y.shape)
+        for i, prepared in enumerate(self._stack.prepared):
+            y = np.empty((len(x), self._batch_size, self._stack.out_size), self._dtype)
+            self._stack.backend.forward(prepared, x, y, self._h[i], None if self._c is None else self._c[i])
+            x = y
+        return x
 
     def reset(self, mask: ArrayLike | None = None) -> None:
         """Set the state to zero.
@@ -116,7 +116,7 @@ class Stream:
         mask : bool (N,), optional
             The rows to reset; all of them where not given.
         """
-        rows = np.ones(self._batch_size, bool) if mask is None else validate.reset(mask, (self._batch_size,))
+        rows = np.ones(self._batch_size, bool) if mask is None else validate.mask("mask", mask, (self._batch_size,))
         self._h[:, rows] = 0
         if self._c is not None:
             self._c[:, rows] = 0

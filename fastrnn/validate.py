@@ -63,16 +63,21 @@ def dtype(value: DTypeLike) -> np.dtype[Any]:
 
 def real_array(name: str, value: ArrayLike, to: np.dtype[Any]) -> Array:
     """Anything `np.asarray` takes as an aligned array of real numbers in `to`; no copy where none is needed."""
-    if isinstance(value, np.ndarray) and value.dtype is to and value.flags.aligned:
+    # Not isinstance: the subclasses of numpy, matrix above all, index in ways of their own.
+    if type(value) is np.ndarray and value.dtype is to and value.flags.aligned:
         return value
-    try:
-        a = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} should be an array of real numbers, got: {type(value).__name__} ({error})") from None
+    a = _as_array(value, f"{name} should be an array of real numbers")
     # ml_dtypes' bfloat16 and float8 are of kind "V" or "f" and cast like the others.
     if a.dtype.kind not in "biuf" and not (a.dtype.kind == "V" and a.dtype.names is None and _casts(a.dtype, to)):
         raise TypeError(f"{name} should be an array of real numbers, got: {a.dtype}")
     return np.require(a.astype(to, copy=False), requirements="A")
+
+
+def _as_array(value: ArrayLike, expected: str) -> Array:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # nested lists of different lengths, say
+        raise type(error)(f"{expected}, got: {type(value).__name__} ({error})") from None
 
 
 def _casts(dtype: np.dtype[Any], to: np.dtype[Any]) -> bool:
@@ -112,7 +117,7 @@ def hidden(
 
 def lengths(value: ArrayLike, T: int, N: int) -> NDArray[np.intp]:
     """(N,) integers in 0..T."""
-    a = np.asarray(value)
+    a = _as_array(value, "lengths should be integers")
     if a.size == 0:
         a = a.astype(np.intp)
     if a.dtype.kind not in "iu":
@@ -124,14 +129,22 @@ def lengths(value: ArrayLike, T: int, N: int) -> NDArray[np.intp]:
     return a.astype(np.intp)
 
 
-def reset(value: ArrayLike, expected: tuple[int, ...]) -> NDArray[np.bool_]:
-    """bool of shape `expected`: (T, N), (N, T) with batch_first, (T,) for unbatched input."""
-    a = np.asarray(value)
+def mask(name: str, value: ArrayLike, expected: tuple[int, ...]) -> NDArray[np.bool_]:
+    """An array of bool of shape `expected`."""
+    a = _as_array(value, f"{name} should be an array of bool")
     if a.dtype != np.bool_:
-        raise TypeError(f"reset should be an array of bool, got: {a.dtype}")
+        raise TypeError(f"{name} should be an array of bool, got: {a.dtype}")
     if a.shape != expected:
-        raise ValueError(f"reset should have shape {expected}, got: {a.shape}")
+        raise ValueError(f"{name} should have shape {expected}, got: {a.shape}")
     return a
+
+
+def generator(value: Any) -> np.random.Generator:
+    """What `np.random.default_rng` makes of `value`."""
+    try:
+        return np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rng should be an int, a numpy Generator or None, got: {value!r} ({error})") from None
 
 
 def out(value: Any, expected: tuple[int, ...], to: np.dtype[Any]) -> Array:

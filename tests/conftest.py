@@ -42,12 +42,16 @@ def largest(a):
     return finite.max() if finite.size else 0.0
 
 
+def _tolerance(dtype, *, largest, peer=None):
+    times_peer, floor = TOLERANCES[str(np.dtype(dtype))]
+    return max(floor * max(1.0, largest), 0.0 if peer is None else times_peer * peer)
+
+
 def _disagreement(got, truth, dtype, peer=None):
     got, truth = arrays_of(got), arrays_of(truth)
     peer = [None] * len(truth) if peer is None else arrays_of(peer)
     if len(got) != len(truth):
         return f"{len(got)} arrays instead of {len(truth)}"
-    times_peer, floor = TOLERANCES[str(np.dtype(dtype))]
     for i, (a, b, p) in enumerate(zip(got, truth, peer, strict=True)):
         if a.shape != b.shape or a.dtype != dtype:
             return f"array {i} is {a.dtype}{a.shape} instead of {np.dtype(dtype)}{b.shape}"
@@ -55,12 +59,16 @@ def _disagreement(got, truth, dtype, peer=None):
         odd = ~np.isfinite(b) | ~np.isfinite(a)
         if not np.array_equal(a[odd], b[odd], equal_nan=True):
             return f"array {i} has other NaN or inf"
-        allowed = floor * max(1.0, largest(b))
-        if p is not None:
-            allowed = max(allowed, times_peer * largest(p.astype(np.float64) - b))
+        allowed = _tolerance(dtype, largest=largest(b), peer=None if p is None else largest(p.astype(np.float64) - b))
         if (error := largest(np.where(odd, 0.0, a) - np.where(odd, 0.0, b))) > allowed:
             return f"array {i} is off by {error:.3g}, allowed {allowed:.3g}"
     return ""
+
+
+@pytest.fixture(scope="session")
+def tolerance():
+    """``tolerance(dtype, largest=, peer=None)``: the error allowed where the largest value and torch's error are so."""
+    return _tolerance
 
 
 @pytest.fixture(scope="session")

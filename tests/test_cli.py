@@ -140,7 +140,7 @@ def test_demo(cli):
     status, out, err = cli("demo")
     assert (status, err) == (0, "")
     assert "HELLO WORLD" in out
-    assert out.count("right") == 3  # two backends, and the line that says what is right
+    assert out.count("right") == 2
     assert "WRONG" not in out
 
 
@@ -185,8 +185,8 @@ def test_inspect(cli, folder):
     status, out, _ = cli("inspect", "model.pt")
     assert status == 0
     assert out == cli("model.pt")[1]
-    for words in ("LSTM(3, 8, proj_size=2, num_layers=2, bidirectional=True)", "encoder.", f"{parameters:,}"):
-        assert words in out
+    row = next(line for line in out.splitlines() if line.startswith("model.encoder. "))
+    assert row.split()[1:] == ["LSTM", "3", "8", "2", "bidirectional,", "proj_size=2", "float32", f"{parameters:,}"]
     assert "weight_hr_l1_reverse" in out
     assert "(2, 8)" in out
     assert "epoch" in out
@@ -194,7 +194,20 @@ def test_inspect(cli, folder):
     status, out, _ = cli("inspect", "model.pt", "--json")
     figures = json.loads(out)
     assert status == 0
-    assert figures["layers"][0]["parameters"] == parameters
+    assert figures["layers"] == [
+        {
+            "prefix": "model.encoder.",
+            "kind": "LSTM",
+            "input_size": 3,
+            "hidden_size": 8,
+            "num_layers": 2,
+            "bias": True,
+            "bidirectional": True,
+            "proj_size": 2,
+            "dtype": "float32",
+            "n_parameters": parameters,
+        }
+    ]
     assert figures["arrays"][0] == {
         "name": "model.encoder.weight_ih_l0",
         "shape": [32, 3],
@@ -223,6 +236,16 @@ def test_inspect_of_a_file_without_layers(cli, folder):
         status, _, err = cli(command[0], "model.npz", *command[1:])
         assert status == 1
         assert "no recurrent layer" in err
+
+
+def test_inspect_of_a_broken_layer_shows_the_arrays(cli, folder):
+    state = fastrnn.GRU(3, 4).state_dict()
+    fastrnn.save({**state, "weight_hh_l0": np.zeros((12, 5), np.float32)}, "model.npz")
+    status, out, err = cli("inspect", "model.npz")
+    assert status == 1
+    assert "(12, 5)" in out
+    assert "model.npz" in err
+    assert "weight_ih_l0 has 12 rows" in err
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a checkpoint", b"\x80\x02}q\x00."])
@@ -369,7 +392,7 @@ def test_run_counts_nans(cli, folder):
         (["--output", "nowhere/y.npy"], 2, ["nowhere", "no such folder"]),
         (["--output", "folder.npy"], 2, ["folder.npy", "folder"]),
         (["--output", "x.npy"], 2, ["x.npy", "overwrite"]),
-        (["--output", "./link.npy"], 2, ["link.npy", "overwrite"]),
+        (["--output", "./link.npy"], 2, ["x.npy", "overwrite"]),
         (["--state-out", "s.txt"], 2, ["s.txt", ".npz"]),
         (["--state-out", "model.npz"], 2, ["model.npz", "overwrite"]),
         (["--state-in", "missing.npz"], 2, ["missing.npz"]),
@@ -570,17 +593,16 @@ def test_verify_with_a_golden_file_that_does_not_fit(cli, folder, change, words)
 def test_difference():
     from fastrnn.cli.compare import difference
 
-    eps = np.finfo(np.float32).eps
+    eps = float(np.finfo(np.float32).eps)
     actual = np.array([1, 4, np.nan, np.inf, 0], np.float32)
-    found = difference(actual, np.array([1, 4 * (1 + 1.5 * eps), np.nan, np.inf, 0]))
+    found = difference(actual, np.array([1, 4 * (1 + 1.5 * eps), np.nan, np.inf, 0]), 7 * eps)
     np.testing.assert_allclose(found[:3], (6 * eps, 1.5 * eps, 1.5), rtol=1e-6)
-    assert found.allowed == pytest.approx(16 * 4 * eps)
     assert found.ok
     for wrong in ([1, 4, 0, np.inf, 0], [1, 4, np.nan, -np.inf, 0], [1, 4, np.nan, np.inf, np.nan]):
-        found = difference(actual, np.array(wrong, np.float32))
+        found = difference(actual, np.array(wrong, np.float32), 1e9)
         assert not found.ok
         assert found.absolute == np.inf
-    assert difference(actual[:0], actual[:0])[:3] == (0, 0, 0)
+    assert difference(actual[:0], actual[:0], 0)[:3] == (0, 0, 0)
 
 
 # -- convert ------------------------------------------------------------------------------------------------------
@@ -605,7 +627,7 @@ def test_convert(cli, folder):
 def test_help_and_figures_need_neither_torch_nor_rich():
     code = (
         "import sys; from fastrnn.cli import main; main(['--help']); main(['demo']);"
-        "sys.exit(' '.join({'torch', 'rich', 'safetensors', 'numba'} & set(sys.modules)))"
+        "sys.exit(' '.join({'torch', 'rich', 'safetensors', 'numba'} & set(sys.modules)) or 0)"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (process.returncode, process.stderr) == (0, "")
@@ -619,7 +641,7 @@ def test_python_dash_m(folder):
 
 
 @posix
-@pytest.mark.parametrize("arguments", [["demo", "--json"], ["--help"]])
+@pytest.mark.parametrize("arguments", [["demo", "--json"], ["--version"]])
 def test_broken_pipe_is_quiet(arguments):
     reader, writer = os.pipe()
     os.close(reader)

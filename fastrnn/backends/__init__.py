@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from .. import validate
 from ..cells import CellSpec, Weights
 from ..errors import BackendError
 
@@ -106,6 +107,27 @@ def backends() -> list[BackendInfo]:
         except BackendError as error:
             table.append(BackendInfo(name, False, str(error)))
     return table
+
+
+_flush_denormals = True
+
+
+def set_flush_denormals(flush: bool) -> None:
+    """Whether compiled kernels treat denormal numbers (below 1.2e-38 in float32) as zero; they do by default.
+
+    Decaying states get there, and processors handle such numbers up to a hundred times slower. The processor's mode
+    is set within kernels only and put back.
+
+    Parameters
+    ----------
+    flush : bool
+    """
+    global _flush_denormals
+    _flush_denormals = validate.flag("flush", flush)
+
+
+def flush_denormals() -> bool:
+    return _flush_denormals
 
 
 _process: Backend | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+import time
+from collections.abc import Sequence
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _cpu
+from .. import _cpu, threads
 from ..cells import CellSpec, Weights
+from . import flush_denormals
 
 Array = NDArray[Any]
 
@@ -49,7 +52,6 @@ def kernels(dtype: np.dtype[Any]) -> Any:
     return import_module(f"fastrnn._kernels_f{8 * dtype.itemsize}_{ISA}")
 
 
-
 def prepare(spec: CellSpec, weights: Weights) -> Any:
     """See `backends.Backend.prepare`."""
     arrays = [None if w is None else np.ascontiguousarray(w) for w in weights]
@@ -69,4 +71,74 @@ def forward(
     c_all: Array | None = None,
 ) -> None:
     """See `backends.Backend.forward`."""
-    prepared.forward(x, y, h, c, lengths, reset, reverse, c_all)
+    arrays = (x, y, h, c, lengths, reset)
+    flush = flush_denormals()
+    wanted = threads.get_num_threads()
+    split = _split(prepared, len(x), x.shape[1], wanted) if wanted > 1 else None
+    if split is None:
+        prepared.forward(*arrays, reverse, c_all, flush)
+        return
+    with threads.team(wanted) as team:
+        split(team, prepared, arrays, reverse, c_all, flush)
+
+
+def stepper(prepared: Sequence[Any], h: Array, c: Array | None) -> Any:
+    """An object whose ``step(x, y)`` runs one step of stacked layers and keeps the states h (L, N, H_out), c (L, N, H)."""
+    return kernels(h.dtype).Stepper(prepared, h, c, flush_denormals())
+
+
+# ---- several threads ----------------------------------------------------------------------------------------------
+
+# Starting threads costs some 20 us, a meeting of two some 0.3 us; a thread does about 40 multiply-adds in a ns.
+_PAYS_PER_CALL = 4_000_000  # multiply-adds
+_PAYS_PER_STEP = 100_000
+_CACHED_WEIGHTS = 2 << 20  # bytes: from here on the weights do not stay in one core's second-level cache
+
+
+def _split(prepared: Any, T: int, N: int, wanted: int) -> Any:
+    """How to share the work: by rows, by hidden units, or not at all (None)."""
+    step = N * prepared.recurrent_weights
+    if T * (step + N * prepared.input_weights) < _PAYS_PER_CALL:
+        return None
+    cached = prepared.recurrent_weights * prepared.itemsize <= _CACHED_WEIGHTS
+    if N >= 2 * wanted and (cached or N >= 16 * wanted):
+        return _by_rows
+    # With few rows, or weights that one core cannot keep, each thread takes some of the units: it reads less of them.
+    return _by_units if step >= _PAYS_PER_STEP and time.monotonic() >= _crowded_until else _by_rows if N > 1 else None
+
+
+def _by_rows(team: threads.Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
+    x, y, h, c, lengths, reset = arrays
+    n = min(team.size, x.shape[1])
+    tasks = []
+    for i in range(n):
+        # Ragged rows are sorted by length: dealt out in turn, so that all threads have long ones and short ones.
+        a, b = x.shape[1] * i // n, x.shape[1] * (i + 1) // n
+        rows = slice(a, b) if lengths is None else slice(i, None, n)
+        tasks.append(
+            partial(
+                prepared.forward,
+                x[:, rows],
+                y[:, rows],
+                h[rows],
+                None if c is None else c[rows],
+                None if lengths is None else np.ascontiguousarray(lengths[rows]),
+                None if reset is None else reset[:, rows],
+                reverse,
+                None if c_all is None else c_all[:, rows],
+                flush,
+            )
+        )
+    team.run(tasks)
+
+
+_crowded_until = 0.0  # in time.monotonic()
+
+
+def _by_units(team: threads.Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
+    global _crowded_until
+    run = prepared.run(*arrays, reverse, c_all, flush, min(team.size, prepared.panels))
+    team.run([partial(run, i) for i in range(run.parts)])
+    if run.dropped:
+        # The other threads were not given a processor in time. Others want it: leave it to them for a while.
+        _crowded_until = time.monotonic() + 0.1

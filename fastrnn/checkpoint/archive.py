@@ -23,7 +23,7 @@ LOCATOR64 = struct.Struct("<4sIQI")
 STORED, DEFLATED = 0, 8
 LATER, UTF8 = 1 << 3, 1 << 11  # flags: sizes and checksum stand behind the data; names are UTF-8
 _KNOWN_FLAGS = LATER | UTF8 | 0b110  # 0b110: how hard the packer tried
-_FULL = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 record
+FULL = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 record
 _MAX_RATIO = 1032  # deflate cannot do more
 _MAX_ENTRIES = 100_000
 _CHUNK = 1 << 18
@@ -84,12 +84,12 @@ class Archive:
             raise CheckpointError("the zip archive has a comment or is one of several volumes")
         end = at
         locator = at - LOCATOR64.size
-        if locator >= 0 and self._source.data[locator : locator + 4] == b"PK\6\7":
+        if locator >= 0 and bytes(self._source.data[locator : locator + 4]) == b"PK\6\7":
             _, end, _ = self._unpack(LOCATOR64, locator, at, b"PK\6\7", "zip64 locator")
             if end != locator - END64.size:
                 raise CheckpointError("the zip archive's zip64 end record is not where it should be")
             _, _, _, disk, first_disk, here, *wide = self._unpack(END64, end, locator, b"PK\6\6", "zip64 end record")
-            for narrow, value, full in zip((count, size, start), wide, (0xFFFF, _FULL, _FULL), strict=True):
+            for narrow, value, full in zip((count, size, start), wide, (0xFFFF, FULL, FULL), strict=True):
                 if narrow not in (value, full):
                     raise CheckpointError("the zip archive's two end records differ")
             if disk or first_disk or here != wide[0]:
@@ -136,7 +136,7 @@ class Archive:
         name = bytes(self._source.data[at : at + n_name])
         extra = bytes(self._source.data[at + n_name : at + n_name + n_extra])
         same = name == raw_name and (flags, method) == central[:2]
-        if same and _FULL in (size, packed):
+        if same and FULL in (size, packed):
             size, packed, _ = _widen(extra, (size, packed, 0), name.decode("utf-8"))
         if same and not (flags & LATER and (crc, packed, size) == (0, 0, 0)):
             same = (crc, packed, size) == central[2:]
@@ -184,14 +184,14 @@ class Archive:
 
 def _widen(extra: bytes, fields: tuple[int, int, int], name: str) -> tuple[int, int, int]:
     """Replace the fields that do not fit in 32 bits by those of the zip64 extra record (section 4.5.3)."""
-    if _FULL not in fields:
+    if FULL not in fields:
         return fields
     while len(extra) >= 4:
         tag, size = struct.unpack_from("<2H", extra)
         body = extra[4 : 4 + size]
-        if tag == 1 and len(body) == size >= 8 * fields.count(_FULL):
+        if tag == 1 and len(body) == size >= 8 * fields.count(FULL):
             wide = iter(struct.unpack(f"<{size // 8}Q", body[: size // 8 * 8]))
-            first, second, third = (next(wide) if value == _FULL else value for value in fields)
+            first, second, third = (next(wide) if value == FULL else value for value in fields)
             return first, second, third
         extra = extra[4 + size :]
     raise CheckpointError(f"{_quoted(name)}: its zip64 sizes are missing")

@@ -72,34 +72,32 @@ def check_tree(
     CheckpointError
         A bound is exceeded.
     """
-    found: dict[int, tuple[int, int]] = {}  # finished containers: depth, size
-    parts = children(root)
-    if parts is None:
-        return
-    # One frame a container that is being walked: itself, what is left of it, and depth and size so far.
-    frames: list[list[Any]] = [[root, iter(parts), 1, 1]]
-    is_open = {id(root)}
-    while frames:
+    finished: dict[int, tuple[int, int]] = {}  # depth and size of containers
+    is_open: set[int] = set()
+    depth = 0
+    # One frame a container that is being walked: itself, what is left of it, and its depth and size so far.
+    frames: list[list[Any]] = [[None, iter((root,)), 0, 0]]
+    while True:
         frame = frames[-1]
         for part in frame[1]:
             parts = None if id(part) in is_open else children(part)
-            if parts is None:
+            if not parts:
                 frame[3] += 1
-            elif id(part) in found:
-                depth, size = found[id(part)]
-                frame[2] = max(frame[2], depth + 1)
-                frame[3] += size
+            elif id(part) in finished:
+                depth, size = finished[id(part)]
+                frame[2:] = max(frame[2], depth + 1), frame[3] + size
             else:
                 frames.append([part, iter(parts), 1, 1])
                 is_open.add(id(part))
                 break
         else:
             value, _, depth, size = frames.pop()
-            if depth > max_depth or size > max_size:
-                what, limit = ("max_depth", max_depth) if depth > max_depth else ("max_ops", max_size)
-                raise CheckpointError(f"the objects exceed {what}={limit:,} in depth or number")
+            if size > max_size:
+                raise CheckpointError(f"the objects are more than max_ops={max_size:,}, shared ones counted each time")
+            if not frames:
+                return
             is_open.discard(id(value))
-            found[id(value)] = depth, size
-            if frames:
-                frames[-1][2] = max(frames[-1][2], depth + 1)
-                frames[-1][3] += size
+            finished[id(value)] = depth, size
+            frames[-1][2:] = max(frames[-1][2], depth + 1), frames[-1][3] + size
+        if max(len(frames) - 1, depth) > max_depth:
+            raise CheckpointError(f"the objects are nested deeper than max_depth={max_depth}")

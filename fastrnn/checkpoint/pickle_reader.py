@@ -17,10 +17,11 @@ from .bounds import KeyRules, check_tree
 from .limits import Limits
 
 _NAME_BYTES = 1000
+_SET_BYTES = 216  # the only small object that is this large when empty
 _INT_BYTES = 255  # more has no use, and takes long to print
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Name:
     """A class or function that a pickle names: never looked up."""
 
@@ -60,6 +61,12 @@ class Opaque:
         state = self.state
         inside = ", ".join(map(str, list(state)[:6])) if isinstance(state, dict) else type(state).__name__
         return f"<Opaque {shorten(f'{self.module}.{self.name}')}: {len(self.args)} args, state: {shorten(inside)}>"
+
+
+class Intermediate:
+    """Base of what `Meanings` make for their own use only, and what messages call it."""
+
+    what = "part"
 
 
 class Meanings(Protocol):
@@ -118,6 +125,7 @@ class PickleReader:
                 value = self._pop()
                 if self._stack or self._marks:
                     raise CheckpointError("the pickle ends with more than one object")
+                check_tree(value, _parts, self._limits.max_depth, self._limits.max_ops)
                 return value
             handler = opcodes.get(code)
             if handler is None:
@@ -148,14 +156,6 @@ class PickleReader:
             return self._take_bytes(n).decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             raise CheckpointError("the pickle holds a string that is not UTF-8") from None
-
-    def _take_line(self) -> str:
-        end = self.data.find(b"\n", self.position, self.position + _NAME_BYTES)
-        if end < 0:
-            raise CheckpointError("the pickle holds a name without an end")
-        text = self._take_text(end - self.position)
-        self.position += 1
-        return text
 
     # The stack
 
@@ -209,17 +209,20 @@ class PickleReader:
             raise CheckpointError("the pickle takes from an empty stack")
         self._stack[-n:] = [tuple(self._stack[-n:])]
 
-    def _name(self, module: Any, name: Any) -> None:
+    def _global(self) -> None:
+        start = self.position
+        middle = self.data.find(b"\n", start, start + _NAME_BYTES) + 1
+        end = self.data.find(b"\n", middle, middle + _NAME_BYTES) if middle else -1
+        if end < 0:
+            raise CheckpointError("the pickle holds a name without an end")
+        self._push(Name(*self._take_text(end - start).split("\n")))
+        self.position = end + 1
+
+    def _stack_global(self) -> None:
+        name, module = self._pop(), self._pop()
         if type(module) is not str or type(name) is not str:
             raise CheckpointError("the pickle names something by what is not a string")
         self._push(Name(module, name))
-
-    def _global(self) -> None:
-        self._name(self._take_line(), self._take_line())
-
-    def _stack_global(self) -> None:
-        name = self._pop()
-        self._name(self._pop(), name)
 
     def _reduce(self) -> None:
         args, name = self._pop(), self._pop()
@@ -244,8 +247,11 @@ class PickleReader:
                 return complex(*args)
             case ("builtins", "bytes" | "bytearray") if kinds in ((), (bytes,)):
                 return b"".join(args)
-            case ("_codecs", "encode") | ("builtins", "bytearray") if kinds == (str, str) and args[0].isascii() or 1:
-                return None
+            case ("_codecs", "encode") if kinds == (str, str) and args[1] in ("latin1", "latin-1"):
+                try:
+                    return bytes(args[0], "latin-1")
+                except UnicodeEncodeError:
+                    raise CheckpointError("the pickle holds bytes that are none") from None
         return None
 
     def _new_object(self, *, keywords: bool) -> None:
@@ -280,10 +286,17 @@ class PickleReader:
             value = value.items
         if type(value) is not dict or len(items) % 2:
             raise CheckpointError(f"the pickle sets items of a {type(value).__name__}")
-        keys = iter(items)
-        for key, item in zip(keys, keys, strict=True):
+        self._fill_dict(value, items)
+
+    def _fill_dict(self, value: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
+        for key, item in zip(items[::2], items[1::2], strict=True):
             self._keys.check(value, key)
             value[key] = item
+        return value
+
+    def _empty_set(self) -> None:
+        self._limits.allocate(_SET_BYTES, "a set")
+        self._push(set())
 
     def _add_items(self) -> None:
         items = self._pop_mark()
@@ -310,8 +323,10 @@ def shorten(text: str) -> str:
     return ascii(text[:80])[1:-1] + ("..." if len(text) > 80 else "")
 
 
-def children(value: Any) -> Iterable[Any] | None:
-    """The parts of a container that a pickle can make; None for anything else."""
+def _parts(value: Any) -> Iterable[Any] | None:
+    """The parts of a container; None for anything else."""
+    if isinstance(value, Intermediate):
+        raise CheckpointError(f"the pickle holds a bare {value.what}")
     if type(value) in (list, tuple, set, frozenset):
         return value  # type: ignore[no-any-return]
     if type(value) is dict:
@@ -320,6 +335,7 @@ def children(value: Any) -> Iterable[Any] | None:
 
 
 _STOP = ord(".")
+# EXT, INST, OBJ, PERSID, NEXT_BUFFER and the text opcodes of protocols 0 and 1 are missing: torch writes none of them.
 _OPCODES: dict[int, Callable[[PickleReader], object]] = {
     0x80: PickleReader._protocol,
     0x95: lambda r: r._take(8),  # FRAME: how much a stream should buffer
@@ -356,7 +372,7 @@ _OPCODES: dict[int, Callable[[PickleReader], object]] = {
     ord("}"): lambda r: r._push({}),
     ord("s"): lambda r: r._set_items([r._pop(), r._pop()][::-1]),
     ord("u"): lambda r: r._set_items(r._pop_mark()),
-    0x8F: lambda r: r._push(set()),
+    0x8F: PickleReader._empty_set,
     0x90: PickleReader._add_items,
     0x91: PickleReader._frozen_set,
     # the stack and the memo

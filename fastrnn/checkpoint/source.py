@@ -7,7 +7,7 @@ import os
 import stat
 import zlib
 from contextlib import ExitStack, suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from ..errors import CheckpointError
 
@@ -91,7 +91,10 @@ class Source:
             size -= n
         return crc
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Close the file; what has been mapped stays."""
         if self._file is not None:
             self._file.close()
@@ -138,7 +141,7 @@ def open_source(file: Any, max_bytes: int) -> Source:
             with suppress(OSError):  # some file systems have no maps
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
                 source = Source(memoryview(mapped), path, stream)
-                cleanup.pop_all()  # Source.close does it
+                cleanup.pop_all()  # the source does it
                 return source
         source = _read_all(stream, max_bytes)
         source.path = path

@@ -18,5 +18,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def execute(args: Namespace) -> int:
-    fastrnn.save(fastrnn.load(files.existing(args.input)), args.output)
+    fastrnn.save(files.load(args.input), args.output)
     return 0

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 import fastrnn
 
-from .show import did_you_mean, plain
+from ..checkpoint import LayerInfo
+from .show import did_you_mean
 
 Array = NDArray[Any]
 
@@ -30,13 +31,16 @@ def add_layer_arguments(parser: ArgumentParser) -> None:
 
 
 def existing(path: str) -> str:
-    """`path`, if there is something.
+    """`path`, if there is a file.
 
     Raises
     ------
     FileNotFoundError
-        Names the nearest file in the same folder.
+        Names the nearest name in the same folder.
+    IsADirectoryError
     """
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "expected a file, this is a folder", path)
     if os.path.exists(path):
         return path
     folder = os.path.dirname(path) or "."
@@ -52,6 +56,17 @@ class Loaded(NamedTuple):
     is_cell: bool
 
 
+def load(path: str) -> Any:
+    return fastrnn.load(existing(path))
+
+
+def find_layers(state: Any, path: str) -> list[LayerInfo]:
+    try:
+        return fastrnn.find_layers(state)
+    except fastrnn.CheckpointError as error:
+        raise fastrnn.CheckpointError(f"{path}: {error}") from None
+
+
 def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
     """The layer under `prefix`, or the only one, made by `from_state_dict` with `options`.
 
@@ -62,23 +77,23 @@ def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
     CheckpointError
         The file is bad, or holds no recurrent layer.
     """
-    state = fastrnn.load(existing(path))
-    prefixes = [found.prefix for found in fastrnn.find_layers(state)]
-    if not prefixes:
+    state = load(path)
+    layers = find_layers(state, path)
+    if not layers:
         raise fastrnn.CheckpointError(f"{path}: holds no recurrent layer")
-    listed = ", ".join(repr(plain(name)) for name in prefixes[:20]) + (", ..." if len(prefixes) > 20 else "")
+    prefixes = [layer.prefix for layer in layers]
     if prefix is None and len(prefixes) > 1:
+        listed = ", ".join(repr(name) for name in prefixes[:20]) + ", ..." * (len(prefixes) > 20)
         raise ValueError(f"{path} holds {len(prefixes)} layers, choose one with --prefix: {listed}")
-    if prefix is None:
-        prefix = prefixes[0]
-    elif prefix not in prefixes:
-        if f"{prefix}." not in prefixes:
-            hint = did_you_mean(prefix, prefixes)
-            raise ValueError(f"--prefix {plain(prefix)!r}: no such layer in {path}{hint} It holds: {listed}")
-        prefix += "."
-    layer = fastrnn.from_state_dict(state, prefix, **options)
+    try:
+        layer = fastrnn.from_state_dict(state, prefix, **options)
+    except fastrnn.CheckpointError as error:
+        raise fastrnn.CheckpointError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"--prefix: {error}{did_you_mean(prefix or '', prefixes)}") from None
     is_cell = isinstance(layer, fastrnn.RNNCell | fastrnn.LSTMCell | fastrnn.GRUCell)
-    return Loaded(prefix, over_time(layer, **options) if is_cell else layer, is_cell)
+    name = prefixes[0] if prefix is None else prefix
+    return Loaded(name, over_time(layer, **options) if is_cell else layer, is_cell)
 
 
 def over_time(cell: Any, **options: Any) -> Any:

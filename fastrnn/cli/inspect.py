@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 import fastrnn
-from fastrnn.checkpoint import Opaque
 
+from ..checkpoint import LayerInfo, Opaque
 from . import files, show
 from .files import Array
 
+Arrays = list[tuple[str, Array]]
+Others = list[tuple[str, str]]
+
+LONGEST_NAME = 300
 SHOWN_ITEMS = 8  # of a list
 SHOWN_TEXT = 60  # characters of a string
 
@@ -27,46 +32,59 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def execute(args: Namespace) -> int:
-    state = fastrnn.load(files.existing(args.file))
+    state = files.load(args.file)
     arrays, others = flatten(state)
-    layers = [(found.prefix, fastrnn.from_state_dict(state, found.prefix)) for found in fastrnn.find_layers(state)]
+    problem = None
+    try:
+        layers = files.find_layers(state, args.file)
+    except fastrnn.CheckpointError as error:  # of one layer: the arrays may show what is wrong
+        layers, problem = [], error
     n_bytes = os.path.getsize(args.file)
     if args.json:
         show.print_json(
             {
                 "file": args.file,
                 "bytes": n_bytes,
-                "layers": [{"prefix": p, "layer": repr(layer), "parameters": parameters(layer)} for p, layer in layers],
+                "layers": [{**asdict(layer), "dtype": str(layer.dtype)} for layer in layers],
                 "arrays": [{"name": n, "shape": a.shape, "dtype": str(a.dtype), "bytes": a.nbytes} for n, a in arrays],
                 "others": dict(others),
             }
         )
-        return 0
+    else:
+        print_text(args.file, n_bytes, layers, arrays, others)
+    if problem:
+        raise problem
+    return 0
+
+
+def print_text(path: str, n_bytes: int, layers: list[LayerInfo], arrays: Arrays, others: Others) -> None:
     values = sum(a.size for _, a in arrays)
-    print(f"{show.plain(args.file)}: {show.size(n_bytes)}, {show.plural(len(arrays), 'array')} of {values:,} values\n")
+    print(f"{show.plain(path)}: {show.size(n_bytes)}, {show.plural(len(arrays), 'array')} of {values:,} values\n")
     if layers:
-        layer_rows = [(prefix or "(none)", layer, f"{parameters(layer):,}") for prefix, layer in layers]
-        show.print_table(["prefix", "layer", ">parameters"], layer_rows)
+        columns = ["prefix", "layer", ">input", ">hidden", ">layers", "options", "dtype", ">parameters"]
+        show.print_table(columns, [layer_row(layer) for layer in layers])
     else:
         print("no recurrent layer")
     if arrays:
         print()
-        array_rows = [(name, a.shape, a.dtype, f"{a.size:,}", show.size(a.nbytes)) for name, a in arrays]
-        show.print_table(["array", ">shape", "dtype", ">values", ">size"], array_rows)
+        rows = [(name, a.shape, str(a.dtype), f"{a.size:,}", show.size(a.nbytes)) for name, a in arrays]
+        show.print_table(["array", ">shape", "dtype", ">values", ">size"], rows)
     if others:
         print()
         show.print_table(["other", "value"], others)
-    return 0
 
 
-def parameters(layer: Any) -> int:
-    return sum(array.size for array in layer.parameters().values())
+def layer_row(layer: LayerInfo) -> list[object]:
+    options = ["bidirectional"] * layer.bidirectional + [f"proj_size={layer.proj_size}"] * (layer.proj_size > 0)
+    options += ["no bias"] * (not layer.bias)
+    sizes = [layer.input_size, layer.hidden_size, layer.num_layers]
+    return [layer.prefix or "(none)", layer.kind, *sizes, ", ".join(options), layer.dtype, f"{layer.n_parameters:,}"]
 
 
-def flatten(state: Any) -> tuple[list[tuple[str, Array]], list[tuple[str, str]]]:
+def flatten(state: Any) -> tuple[Arrays, Others]:
     """All arrays, and all other values as text, under names joined by "."; in the order of the file."""
-    arrays: list[tuple[str, Array]] = []
-    others: list[tuple[str, str]] = []
+    arrays: Arrays = []
+    others: Others = []
     seen: set[int] = set()  # containers: a file can refer to one many times, and to itself
     stack: list[tuple[str, Any]] = [("", state)]
     while stack:
@@ -78,8 +96,14 @@ def flatten(state: Any) -> tuple[list[tuple[str, Array]], list[tuple[str, str]]]
             others.append((name, brief(value)))
         elif id(value) not in seen:
             seen.add(id(value))
-            stack.extend(reversed([(f"{name}.{key}" if name else str(key), item) for key, item in items]))
+            stack.extend(reversed([(join(name, key), item) for key, item in items]))
     return arrays, others
+
+
+def join(name: str, key: object) -> str:
+    """``name.key``, kept short: a hostile file has a giant name above thousands of arrays."""
+    text = str(key)[:LONGEST_NAME]
+    return f"{name}.{text}"[-LONGEST_NAME:] if name else text
 
 
 def children(value: Any) -> list[tuple[object, Any]] | None:

@@ -131,7 +131,7 @@ def initial_states(path: str | None, layer: Any, N: int) -> list[Array]:
     shapes = [(layer.num_layers * directions(layer), N, width) for width in state_widths(layer)]
     if path is None:
         return [np.zeros(shape, layer.dtype) for shape in shapes]
-    saved = fastrnn.load(files.existing(path))
+    saved = files.load(path)
     if not isinstance(saved, dict):
         raise fastrnn.CheckpointError(f"{path}: expected a dict of arrays")
     return [saved_state(path, saved, *item).astype(layer.dtype) for item in zip("hc", shapes, strict=False)]

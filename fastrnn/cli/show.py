@@ -43,7 +43,7 @@ def _print_rich_table(titles: Sequence[str], right: Sequence[bool], cells: Seque
     from rich.text import Text
 
     styles = {"right": "green", "WRONG": "bold red"}
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for title, to_right in zip(titles, right, strict=True):
         table.add_column(title, justify="right" if to_right else "left", overflow="fold")
     for row in cells:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +17,8 @@ import fastrnn
 
 from . import files, show
 from .chunks import directions, state_widths
-from .compare import TOLERANCE, Difference, difference
+from .compare import GROWTH, TOLERANCE, Check, Inputs, available_backends, check, recorded_inputs
 from .files import Array
-
-
-class Check(NamedTuple):
-    backend: str
-    against: str
-    value: str  # output, h_n, c_n
-    difference: Difference
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,9 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
         type=tolerance,
-        default=TOLERANCE,
         metavar="EPS",
-        help=f"in machine epsilons times max(1, largest value) (default: {TOLERANCE:g})",
+        help="allowed error in machine epsilons times max(1, largest value), whatever the layer "
+        f"(default: {TOLERANCE:g}, and more for a layer that amplifies rounding)",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
@@ -65,69 +57,38 @@ def execute(args: Namespace) -> int:
     golden = read_golden(args.golden) if args.golden else {}
     options = {"dtype": args.dtype, "nonlinearity": args.nonlinearity}
     loaded = files.load_layer(args.file, args.prefix, batch_first=bool(golden.get("batch_first", False)), **options)
-    if loaded.is_cell:  # recorded was one step
-        golden = {name: np.asarray(array)[None] for name, array in golden.items()}
-    checks = list(against_reference(loaded.layer, args))
+    layer, backends = loaded.layer, available_backends()
+    checks = check(layer, random_inputs(layer, args), backends, tolerance=args.tolerance)
     if golden:
-        checks += against_golden(loaded.layer, golden, args)
+        if loaded.is_cell:  # recorded was one step
+            golden = {name: np.asarray(array)[None] for name, array in golden.items()}
+        try:
+            inputs = recorded_inputs(golden)
+            checks += check(layer, inputs, backends, recorded=golden, against=args.golden, tolerance=args.tolerance)
+        except (TypeError, ValueError) as error:
+            raise fastrnn.CheckpointError(f"{args.golden} does not fit {layer!r}: {error}") from error
     report(args, loaded, checks)
-    return 0 if all(check.difference.ok for check in checks) else 1
-
-
-def available_backends() -> list[str]:
-    return [backend.name for backend in fastrnn.backends() if backend.available]
-
-
-def results(layer: Any, x: Array, states: Sequence[Array] = (), **options: Any) -> dict[str, Array]:
-    """What a call gives, under the names of golden files."""
-    hx = None if not states else tuple(states) if len(states) > 1 else states[0]
-    output, ends = layer(x, hx, **options)
-    h_n, c_n = ends if isinstance(ends, tuple) else (ends, None)
-    return {"output": output, "h_n": h_n} | ({} if c_n is None else {"c_n": c_n})
-
-
-def against_reference(layer: Any, args: Namespace) -> Iterator[Check]:
-    """Each backend on a random ragged batch with random initial states."""
-    rng = np.random.default_rng(args.seed)
-    T, N = args.steps, args.batch
-    shapes = [(N, T, layer.input_size) if layer.batch_first else (T, N, layer.input_size)]
-    shapes += [(layer.num_layers * directions(layer), N, width) for width in state_widths(layer)]
-    # In the layer's dtype: the reference should see the same numbers.
-    x, *states = (rng.standard_normal(shape).astype(layer.dtype) for shape in shapes)
-    lengths = rng.integers(0, T, N, endpoint=True)
-    lengths[0] = T
-    with fastrnn.use_backend("reference"):
-        truth = results(layer.astype("float64"), x, states, lengths=lengths)
-    for backend in available_backends():
-        with fastrnn.use_backend(backend):
-            found = results(layer, x, states, lengths=lengths)
-        for name, actual in found.items():
-            yield Check(backend, "float64 reference", name, difference(actual, truth[name], args.tolerance))
+    return 0 if all(found.difference.ok for found in checks) else 1
 
 
 def read_golden(path: str) -> dict[str, Array]:
-    golden = fastrnn.load(files.existing(path))
+    golden = files.load(path)
     if not isinstance(golden, dict) or "x" not in golden or not golden.keys() & {"output", "h_n", "c_n"}:
         raise fastrnn.CheckpointError(f"{path}: expected a golden file, with the array x and output, h_n or c_n")
     return golden
 
 
-def against_golden(layer: Any, golden: dict[str, Array], args: Namespace) -> list[Check]:
-    """Each backend on recorded inputs, as far as outputs were recorded."""
-    states = [golden[name] for name in ("h_0", "c_0") if name in golden]
-    options = {name: golden[name] for name in ("lengths", "reset") if name in golden}
-    checks = []
-    try:
-        for backend in available_backends():
-            with fastrnn.use_backend(backend):
-                found = results(layer, golden["x"], states, **options)
-            for name, actual in found.items():
-                if name in golden:
-                    off = difference(actual, golden[name], args.tolerance)
-                    checks.append(Check(backend, args.golden, name, off))
-    except (TypeError, ValueError) as error:
-        raise fastrnn.CheckpointError(f"{args.golden} does not fit {layer!r}: {error}") from error
-    return checks
+def random_inputs(layer: Any, args: Namespace) -> Inputs:
+    """A ragged batch with initial states."""
+    rng = np.random.default_rng(args.seed)
+    T, N = args.steps, args.batch
+    shapes = [(N, T, layer.input_size) if layer.batch_first else (T, N, layer.input_size)]
+    shapes += [(layer.num_layers * directions(layer), N, width) for width in state_widths(layer)]
+    # In the layer's dtype: every backend should see the same numbers as the reference.
+    x, *states = (rng.standard_normal(shape).astype(layer.dtype) for shape in shapes)
+    lengths = rng.integers(0, T, N, endpoint=True)
+    lengths[0] = T
+    return Inputs(x, states, {"lengths": lengths})
 
 
 def report(args: Namespace, loaded: files.Loaded, checks: list[Check]) -> None:
@@ -153,12 +114,16 @@ def report(args: Namespace, loaded: files.Loaded, checks: list[Check]) -> None:
             }
         )
         return
-    print(f"{args.file}: {show.plain(prefix)} {layer!r}, {layer.dtype}\n")
+    print(f"{show.plain(args.file)}{show.plain(prefix and f' {prefix}')}: {layer!r}, {layer.dtype}\n")
     rows = []
     for backend, against, value, d in checks:
         figures = (f"{d.absolute:.1e}", f"{d.relative:.1e}", f"{d.ulp:,.1f}", f"{d.allowed:.1e}")
         rows.append((backend, against, value, *figures, show.verdict(d.ok)))
     show.print_table(["backend", "against", "of", ">absolute", ">relative", ">ULP", ">allowed", "verdict"], rows)
-    print(f"\nlargest differences; absolute may be {args.tolerance:g} eps of {layer.dtype} x max(1, largest value)")
+    eps = TOLERANCE if args.tolerance is None else args.tolerance
+    print(f"\nallowed: {eps:g} eps of {layer.dtype} x max(1, largest value)")
+    if args.tolerance is None:
+        print(f"         or {GROWTH:g} x the change that one eps in weights and input makes, where that is more")
+    print("relative and ULP: of the largest value")
     for name, why_not in missing.items():
         print(f"not run: {name}: {why_not}")

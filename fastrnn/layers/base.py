@@ -53,7 +53,7 @@ class Layer:
         self.training = False
         self._dtype = validate.dtype(dtype)
         _check_device(device)
-        self._rng = np.random.default_rng(rng)
+        self._rng = validate.generator(rng)
         self._params = {name: np.empty(shape, self._dtype) for name, shape in shapes.items()}
         self._changed()
         self.reset_parameters()
@@ -75,7 +75,7 @@ class Layer:
         rng : int, numpy.random.Generator or None
             Where to draw from; None: the layer's own generator.
         """
-        generator = self._rng if rng is None else np.random.default_rng(rng)
+        generator = self._rng if rng is None else validate.generator(rng)
         bound = self._init_bound()
         for array in self._params.values():
             array[...] = generator.uniform(-bound, bound, array.shape)

@@ -170,7 +170,7 @@ class Recurrent(Layer):
         if lengths is not None:
             lengths = validate.lengths(lengths if batched else np.atleast_1d(lengths), T, N)
         if reset is not None:
-            reset = validate.reset(reset, (N, T) if swap else (T, N) if batched else (T,))
+            reset = validate.mask("reset", reset, (N, T) if swap else (T, N) if batched else (T,))
             reset = reset.T if swap else reset.reshape(T, N)
         y = None if out is None else self._output_view(out, x, T, N, batched, swap)
         result = sequence.forward(

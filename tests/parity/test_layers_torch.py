@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from sampler import Config, configurations
+from sampler import Config, Inputs, configurations
 
 import fastrnn
 
@@ -45,6 +45,37 @@ def test_sampled_layers(cell, disagreement, full):
     for config in configurations(None if full else 600, seed=CELLS.index(cell), cell=cell):
         wrong += check(config, disagreement, ("reference", "cython"))
     assert not wrong, f"{len(wrong)} disagree with torch:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_accuracy_beyond_the_grid(cell, tolerance):
+    """Many features, many steps, many units, inputs that saturate the gates.
+
+    Rounding errors are large here, and which of two engines is luckier differs from case to case: means over twenty
+    layers of the largest error are compared.
+    """
+    wrong = []
+    shapes = [(3, 2, 700, 9, 1), (500, 1, 2, 40, 1), (4, 40, 5, 7, 1), (9, 3, 30, 200, 1), (17, 3, 5, 33, 30)]
+    for T, N, I, H, scale in shapes:  # noqa: E741
+        errors = {"torch": [], "reference": [], "cython": []}
+        for seed in range(20):
+            config = Config(cell, 1, False, True, False, "float32", T, N, I, H, False, "plain")
+            layer = config.layer()
+            layer.reset_parameters(seed)
+            inputs = Inputs(
+                np.random.default_rng(seed).normal(size=(T, N, I), scale=scale).astype(np.float32), None, None
+            )
+            module, exact = torch_twin(layer, I, H, **config.options)
+            truth = torch_call(exact, config, inputs)[0]
+            errors["torch"].append(np.abs(torch_call(module, config, inputs)[0] - truth).max())
+            for backend in ("reference", "cython"):
+                with fastrnn.use_backend(backend):
+                    errors[backend].append(np.abs(layer(inputs.x)[0] - truth).max())
+        means = {name: np.mean(values) for name, values in errors.items()}
+        allowed = tolerance("float32", largest=np.abs(truth).max(), peer=means["torch"])
+        if max(means["reference"], means["cython"]) > allowed:
+            wrong.append(f"T={T} N={N} I={I} H={H} scale={scale}: {means}")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("form", ["plain", "packed", "packed_unsorted"])

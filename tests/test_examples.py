@@ -1,0 +1,90 @@
+"""The examples: each runs as a script, says what it should, and does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SAYS = {
+    "memory_mapped": r"3\.1 times the bound went in, the output is \(100000, 16\)",
+    "frames": r"loudest frame: (0\.\d{4}), in one call: \1",
+    "workers": r"threads agree: True, processes \(\w+\) agree: True",
+    "transformer": r"(9\d|100)% of new sequences told apart",
+}
+NEEDS_TORCH = {"train_demo"}
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_example_is_run():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SAYS) | NEEDS_TORCH
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_script(name, tmp_path):
+    script = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert script.returncode == 0, script.stderr
+    assert script.stderr == ""
+    assert re.search(SAYS[name], script.stdout), script.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_stays_within_the_bound(tmp_path, assert_close):
+    process = load("memory_mapped").process
+    layer, bound = fastrnn.GRU(8, 16, rng=0), 1 << 20
+    x = np.random.default_rng(0).normal(size=(200_000, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    expected, _ = layer(x)
+    tracemalloc.start()
+    process(layer, tmp_path / "x.npy", tmp_path / "y.npy", bound)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert x.nbytes > 6 * bound
+    assert peak < bound
+    assert_close(np.load(tmp_path / "y.npy"), expected, np.float32)
+
+
+def test_frames_come_and_go_one_by_one(assert_close):
+    example = load("frames")
+    layer, taken = fastrnn.LSTM(2, 6, rng=0), []
+
+    def frames():
+        for frame in example.sensor(20):
+            taken.append(frame)
+            yield frame
+
+    results = []
+    for y in example.outputs(layer, frames()):
+        results.append(y)
+        assert len(taken) == len(results)
+    assert_close(np.array(results), layer(np.array(taken))[0], np.float32)
+
+
+def test_features_are_those_of_each_sequence_alone(assert_close):
+    layer = fastrnn.GRU(3, 5, rng=0)
+    X = [np.random.default_rng(n).normal(size=(n, 3)) for n in (4, 1, 7)]
+    features = load("transformer").RecurrentFeatures(layer)
+    assert features.fit(X) is features
+    assert_close(features.transform(X), np.array([layer(x)[1][0] for x in X]), np.float32)

@@ -1,0 +1,192 @@
+"""The parameters of a layer: assignment, state dicts, edits in place, copies, dtypes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastrnn
+
+LAYERS = {
+    "RNN": lambda **k: fastrnn.RNN(3, 5, **k),
+    "LSTM": lambda **k: fastrnn.LSTM(3, 5, **k),
+    "LSTM projected": lambda **k: fastrnn.LSTM(3, 5, proj_size=2, **k),
+    "GRU": lambda **k: fastrnn.GRU(3, 5, **k),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def make(request):
+    return LAYERS[request.param]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_assignment(make, rng):
+    layer, x = make(), rng.normal(size=(3, 2, 3))
+    y = layer(x)[0]
+    new = rng.normal(size=layer.weight_hh_l0.shape)
+    layer.weight_hh_l0 = new  # float64 numbers are cast
+    assert layer.weight_hh_l0.dtype == np.float32
+    assert (layer(x)[0][1:] != y[1:]).any()
+    np.testing.assert_array_equal(layer.state_dict()["weight_hh_l0"], new.astype(np.float32))
+    new[:] = 0
+    assert layer.weight_hh_l0.any()
+    layer.bias_ih_l0 = layer.bias_ih_l0.tolist()
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (np.ones((2, 2)), ValueError, "weight_hh_l0 should have shape .15, 5., got: .2, 2."),
+        (np.ones((15, 5), complex), TypeError, "weight_hh_l0 should be an array of real numbers"),
+        (np.full((15, 5), "a"), TypeError, "weight_hh_l0 should be an array of real numbers"),
+        (None, TypeError, "weight_hh_l0 should be an array of real numbers"),
+        ([[1, 2], [3]], ValueError, "weight_hh_l0 should be an array of real numbers"),
+    ],
+)
+def test_wrong_assignment_changes_nothing(value, error, words):
+    layer = fastrnn.GRU(3, 5, rng=0)
+    before = layer.state_dict()
+    with pytest.raises(error, match=words):
+        layer.weight_hh_l0 = value
+    for key, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+def test_changed_makes_edits_count(make, backend, rng):
+    layer, x = make(num_layers=2), rng.normal(size=(3, 2, 3))
+    layer(x)
+    parameters = layer.parameters()
+    for key in parameters:
+        assert parameters[key] is getattr(layer, key)
+        parameters[key][...] = rng.normal(size=parameters[key].shape)
+        parameters.changed()
+        twin = make(num_layers=2)
+        twin.load_state_dict(layer.state_dict())
+        np.testing.assert_array_equal(layer(x)[0], twin(x)[0], err_msg=key)
+
+
+def test_state_dict_is_a_copy(make):
+    layer = make()
+    state = layer.state_dict()
+    state["weight_ih_l0"][:] = 0
+    assert layer.weight_ih_l0.any()
+    layer.load_state_dict(state)
+    state["weight_hh_l0"][:] = 0
+    assert not layer.weight_ih_l0.any()
+    assert layer.weight_hh_l0.any()
+
+
+def test_load_state_dict_takes_any_real_dtype(make, rng):
+    import ml_dtypes
+
+    source, x = make(rng=3), rng.normal(size=(3, 2, 3))
+    for dtype in (np.float16, np.float64, ml_dtypes.bfloat16, np.dtype(">f4")):
+        layer = make()
+        layer(x)
+        layer.load_state_dict({key: array.astype(dtype) for key, array in source.state_dict().items()})
+        for key, array in source.state_dict().items():
+            assert getattr(layer, key).dtype == np.float32
+            np.testing.assert_array_equal(getattr(layer, key), array.astype(dtype).astype(np.float32))
+    layer.load_state_dict(source.state_dict())
+    np.testing.assert_array_equal(layer(x)[0], source(x)[0])
+
+
+def test_failed_load_changes_nothing(make, rng):
+    layer, x = make(num_layers=2), rng.normal(size=(3, 2, 3))
+    y, before = layer(x)[0], layer.state_dict()
+    good = {key: np.zeros_like(array) for key, array in before.items()}
+    last = list(good)[-1]
+    for bad in (
+        {key: array for key, array in good.items() if key != last},
+        good | {"extra": np.ones(1)},
+        good | {last: np.ones((7, 7))},
+        good | {last: "text"},
+        good | {last: None},
+        good | {last: np.ones(good[last].shape, complex)},
+    ):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            layer.load_state_dict(bad)
+        assert last in str(caught.value) or "extra" in str(caught.value)
+        for key, array in layer.state_dict().items():
+            np.testing.assert_array_equal(array, before[key])
+        np.testing.assert_array_equal(layer(x)[0], y)
+    with pytest.raises(TypeError, match="state_dict"):
+        layer.load_state_dict([1, 2])
+
+
+def test_reset_parameters():
+    layer = fastrnn.LSTM(3, 5, rng=1)
+    first = layer.state_dict()
+    layer.reset_parameters()
+    assert (layer.weight_ih_l0 != first["weight_ih_l0"]).any()
+    layer.reset_parameters(rng=1)
+    for key, array in first.items():
+        np.testing.assert_array_equal(getattr(layer, key), array)
+    generator = np.random.default_rng(1)
+    np.testing.assert_array_equal(fastrnn.LSTM(3, 5, rng=generator).weight_ih_l0, first["weight_ih_l0"])
+    layer.flatten_parameters()
+
+
+# --- copies, dtypes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_are_equal_and_independent(make, clone, rng):
+    layer, x = make(num_layers=2, bidirectional=True, dropout=0.5), rng.normal(size=(3, 2, 3))
+    layer(x)
+    twin = clone(layer)
+    assert repr(twin) == repr(layer)
+    np.testing.assert_array_equal(twin(x)[0], layer(x)[0])
+    np.testing.assert_array_equal(twin.train()(x)[0], layer.train()(x)[0])  # the generator's state comes along
+    twin.weight_ih_l0[:] = 0
+    twin.parameters().changed()
+    assert layer.weight_ih_l0.any()
+    assert (twin(x)[0] != layer(x)[0]).any()
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
+def test_cells_copy(name):
+    cell, x = getattr(fastrnn, name)(3, 5), np.ones((2, 3))
+    for twin in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
+        np.testing.assert_array_equal(twin(x), cell(x))
+
+
+def test_to_and_astype(make, rng):
+    layer, x = make(), rng.normal(size=(3, 2, 3))
+    y = layer(x)[0]
+    double = layer.astype("float64")
+    assert (layer.dtype, double.dtype) == (np.float32, np.float64)
+    assert double(x)[0].dtype == np.float64
+    np.testing.assert_allclose(double(x)[0], y, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(layer(x)[0], y)
+    assert layer.to("float64") is layer
+    np.testing.assert_array_equal(layer(x)[0], double(x)[0])
+    assert layer.to(dtype=np.float32).to("cpu").to(device="cpu").weight_ih_l0.dtype == np.float32
+    np.testing.assert_array_equal(layer(x)[0], y)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_subclasses_of_ndarray_are_arrays(make):
+    """A matrix stays 2-D whatever index is taken of it; as input it is the array that it holds."""
+    layer, x = make(), np.ones((4, 3), np.float32)
+    np.testing.assert_array_equal(layer(np.matrix(x))[0], layer(x)[0])
+    np.testing.assert_array_equal(layer(np.ma.masked_array(x))[0], layer(x)[0])
+
+
+def test_input_is_cast_to_the_dtype_of_the_layer(make):
+    layer = make()
+    x = np.arange(18).reshape(3, 2, 3) % 5
+    y, _ = layer(x.astype(np.float32))
+    for dtype in (bool, np.int8, np.uint64, np.float16, np.float64, np.longdouble, ">f8"):
+        cast = x.astype(dtype)
+        np.testing.assert_array_equal(layer(cast)[0], layer(cast.astype(np.float32))[0])
+        assert layer(cast)[0].dtype == np.float32
+    np.testing.assert_array_equal(layer(x)[0], y)
