@@ -37,7 +37,7 @@ def instruction_sets() -> dict[str, list[str]]:
 def extension(name: str, source: str, flags: Sequence[str] = (), macros: Sequence[tuple[str, str]] = ()) -> Extension:
     # Each build of one source needs a C file of its own: Cython writes the module's name into it. The flags are set
     # afterwards, since cythonize adds up those of all extensions that have a source in common.
-    plain = Extension(f"fastrnn.{name}", [source], depends=glob("fastrnn/*.h"))
+    plain = Extension(f"fastrnn.{name}", [source], depends=glob("fastrnn/*.h") + glob("fastrnn/_kernels/*.pxi"))
     (module,) = cythonize([plain], build_dir=f"build/cython/{name}", language_level=3)
     module.include_dirs = ["fastrnn"]
     module.define_macros = list(macros)

@@ -108,6 +108,7 @@ def forward(
         y = new((T, N, D * stack.out_size), x.dtype) if out is None or not last or order is not None else out
         if y is out and lengths is not None:
             y[:] = 0
+
         def run_direction(d: int, x: Array = x, y: Array = y, first: int = first) -> None:
             i = first + d
             y_d = y[:, :, d * stack.out_size : (d + 1) * stack.out_size] if D == 2 else y
@@ -159,7 +160,8 @@ def _dropped(y: Array, p: float, rng: np.random.Generator | None) -> Array:
     if p == 1:
         return np.zeros_like(y)
     keep = rng.random(y.shape, dtype=np.float32) >= p
-    return y * (keep / np.asarray(1 - p, y.dtype)).astype(y.dtype, copy=False)
+    scaled: Array = y * (keep / (1 - p)).astype(y.dtype)
+    return scaled
 
 
 def _unsorted(

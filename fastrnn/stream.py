@@ -92,9 +92,7 @@ class Stream:
         swap = self._batch_first and not unbatched
         steps = x[:, None] if unbatched else x.swapaxes(0, 1) if swap else x
         if steps.shape[1:] != (N, self._input_size):
-            raise ValueError(
-                f"chunk should have a batch of {N} and {self._input_size} features, got: shape {x.shape}"
-            )
+            raise ValueError(f"chunk should have a batch of {N} and {self._input_size} features, got: shape {x.shape}")
         y = self._run(steps)
         return y[:, 0] if unbatched else y.swapaxes(0, 1) if swap else y
 

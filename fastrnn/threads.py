@@ -145,8 +145,8 @@ class Team:
         errors: list[BaseException | None] = []
         try:
             tasks[0]()
-        except BaseException as error:
-            errors.append(error)
+        except BaseException as raised:
+            errors.append(raised)
         errors += [worker.wait() for worker in busy]
         for error in errors:
             if error is not None:

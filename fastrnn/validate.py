@@ -19,7 +19,7 @@ def size(name: str, value: Any) -> int:
     """A size of a layer: a positive integer, numpy's integers included."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
         raise TypeError(f"{name} should be of type int, got: {type(value).__name__}")
-    if value <= 0:
+    if int(value) <= 0:
         raise ValueError(f"{name} must be greater than zero, got: {value}")
     return int(value)
 
@@ -43,11 +43,12 @@ def dropout(value: Any) -> float:
 def proj_size(value: Any, hidden_size: int) -> int:
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
         raise TypeError(f"proj_size should be of type int, got: {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"proj_size should be a positive integer or zero to disable projections, got: {value}")
-    if value >= hidden_size:
-        raise ValueError(f"proj_size has to be smaller than hidden_size, got: {value} and {hidden_size}")
-    return int(value)
+    size = int(value)
+    if size < 0:
+        raise ValueError(f"proj_size should be a positive integer or zero to disable projections, got: {size}")
+    if size >= hidden_size:
+        raise ValueError(f"proj_size has to be smaller than hidden_size, got: {size} and {hidden_size}")
+    return size
 
 
 def dtype(value: DTypeLike) -> np.dtype[Any]:
@@ -93,12 +94,19 @@ def rank(layer: str, x: Array) -> None:
 def features(x: Array, input_size: int) -> None:
     if x.shape[-1] != input_size:
         raise ValueError(
-            f"input.size(-1) must be equal to input_size. Expected {input_size}, got {x.shape[-1]} (x has shape {x.shape})"
+            f"input.size(-1) must be equal to input_size. Expected {input_size}, got {x.shape[-1]} "
+            f"(x has shape {x.shape})"
         )
 
 
 def hidden(
-    name: str, value: ArrayLike, expected: tuple[int, ...], to: np.dtype[Any], *, batched: bool, ranks: str | None = None
+    name: str,
+    value: ArrayLike,
+    expected: tuple[int, ...],
+    to: np.dtype[Any],
+    *,
+    batched: bool,
+    ranks: str | None = None,
 ) -> Array:
     """An initial state of shape `expected` (L*D, N, H), or (L*D, H) for unbatched input.
 

@@ -87,7 +87,7 @@ def load(name: str) -> Backend:
     if name not in NAMES:
         raise ValueError(f"backend should be one of {', '.join(NAMES)}, got: {name!r}")
     try:
-        return import_module(f"{__name__}.{name}")  # type: ignore[return-value]
+        return import_module(f"{__name__}.{name}")
     except ImportError as error:
         raise BackendError(f"backend {name!r} cannot run here: {error}. To have it, {_INSTALL[name]}") from error
 

@@ -83,7 +83,7 @@ def forward(
 
 
 def stepper(prepared: Sequence[Any], h: Array, c: Array | None) -> Any:
-    """An object whose ``step(x, y)`` runs one step of stacked layers and keeps the states h (L, N, H_out), c (L, N, H)."""
+    """An object whose ``step(x, y)`` runs one step of stacked layers; it keeps the states in h (L, N, ·) and c."""
     return kernels(h.dtype).Stepper(prepared, h, c, flush_denormals())
 
 
@@ -101,7 +101,7 @@ def _split(prepared: Any, T: int, N: int, wanted: int) -> Any:
     if T * (step + N * prepared.input_weights) < _PAYS_PER_CALL:
         return None
     cached = prepared.recurrent_weights * prepared.itemsize <= _CACHED_WEIGHTS
-    if N >= 2 * wanted and (cached or N >= 16 * wanted):
+    if 2 * wanted <= N and (cached or 16 * wanted <= N):
         return _by_rows
     # With few rows, or weights that one core cannot keep, each thread takes some of the units: it reads less of them.
     return _by_units if step >= _PAYS_PER_STEP and time.monotonic() >= _crowded_until else _by_rows if N > 1 else None

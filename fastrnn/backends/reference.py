@@ -40,11 +40,13 @@ def gru_cell(gx: Array, gh: Array, h_prev: Array) -> Array:
     (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(gx, 3, axis=-1), np.split(gh, 3, axis=-1)
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
     n = np.tanh(x_n + r * h_n)
-    return (1 - z) * n + z * h_prev
+    h: Array = (1 - z) * n + z * h_prev
+    return h
 
 
 def prepare(spec: CellSpec, weights: Weights) -> Prepared:
-    return Prepared(spec, Weights(*(None if w is None else w.astype(np.float64) for w in weights)))
+    given = {name: w.astype(np.float64) for name, w in weights._asdict().items() if w is not None}
+    return Prepared(spec, Weights(**given))
 
 
 def forward(

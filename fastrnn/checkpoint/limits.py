@@ -10,6 +10,7 @@ DEFAULT_MAX_BYTES = 16 << 30
 #: Without a `max_bytes` of the caller's own, no file makes `load` allocate more than this: a checkpoint is hardly ever
 #: packed, so what grows further is a bomb.
 FREE_BYTES, GROWTH = 64 << 20, 16
+SPARE_BYTES = 1 << 16  # on top of `max_bytes`: what comes with even the smallest array
 
 
 class Limits:
@@ -38,7 +39,7 @@ class Limits:
     def __init__(self, max_bytes: int | None, max_ops: int, max_depth: int, check_crc: bool) -> None:
         self._default = max_bytes is None
         self.max_bytes = DEFAULT_MAX_BYTES if max_bytes is None else size("max_bytes", max_bytes)
-        self.max_allocated = self.max_bytes
+        self.max_allocated = self.max_bytes + SPARE_BYTES
         self.max_ops, self.max_depth = size("max_ops", max_ops), size("max_depth", max_depth)
         self.check_crc = check_crc
         self.allocated = self.expanded = 0
@@ -46,7 +47,7 @@ class Limits:
     def start(self, file_bytes: int, owned: int) -> None:
         """Begin with a file of `file_bytes`, of which `owned` bytes were read into memory."""
         if self._default:
-            self.max_allocated = min(self.max_bytes, FREE_BYTES + GROWTH * file_bytes)
+            self.max_allocated = min(self.max_allocated, FREE_BYTES + GROWTH * file_bytes)
         self.allocate(max(0, owned - MAP_FROM), "the file")
 
     def allocate(self, n_bytes: int, what: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, NoReturn, Protocol
 
 from ..errors import CheckpointError
@@ -18,6 +19,7 @@ from .limits import Limits
 
 _NAME_BYTES = 1000
 _SET_BYTES = 216  # the only small object that is this large when empty
+_MAX_ARGS = 64
 _INT_BYTES = 255  # more has no use, and takes long to print
 
 
@@ -58,9 +60,10 @@ class Opaque:
     items: list[Any] | dict[Any, Any] | None = None
 
     def __repr__(self) -> str:
-        state = self.state
-        inside = ", ".join(map(str, list(state)[:6])) if isinstance(state, dict) else type(state).__name__
-        return f"<Opaque {shorten(f'{self.module}.{self.name}')}: {len(self.args)} args, state: {shorten(inside)}>"
+        inside = type(self.state).__name__
+        if isinstance(self.state, dict):
+            inside = "of " + ", ".join(key for key in islice(self.state, 6) if isinstance(key, str))
+        return f"<Opaque {shorten(f'{self.module}.{self.name}')}: {len(self.args)} args, state {shorten(inside)}>"
 
 
 class Intermediate:
@@ -222,13 +225,15 @@ class PickleReader:
         name, module = self._pop(), self._pop()
         if type(module) is not str or type(name) is not str:
             raise CheckpointError("the pickle names something by what is not a string")
+        if max(len(module), len(name)) > _NAME_BYTES:
+            raise CheckpointError(f"the pickle holds a name of more than {_NAME_BYTES} characters")
         self._push(Name(module, name))
 
     def _reduce(self) -> None:
         args, name = self._pop(), self._pop()
         if not isinstance(name, Name) or type(args) is not tuple:
             raise CheckpointError("the pickle calls something that is not a name")
-        value = self._python_object(name, args)
+        value = self._python_object(name, args) if len(args) <= 2 else None
         self._push(self._meanings.call(name, args) if value is None else value)
 
     def _python_object(self, name: Name, args: tuple[Any, ...]) -> Any:
@@ -237,10 +242,14 @@ class PickleReader:
         match name.module.replace("__builtin__", "builtins"), name.name:
             case ("collections", "OrderedDict" | "defaultdict"):
                 pairs = args[0] if name.name == "OrderedDict" and kinds == (list,) else []
+                self._copying(pairs)
                 if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
                     raise CheckpointError("the pickle makes an OrderedDict of what are not pairs")
                 return self._fill_dict({}, [part for pair in pairs for part in pair])
+            case ("collections", "Counter") if kinds == (dict,):
+                return args[0]
             case ("builtins", "set" | "frozenset" as kind) if kinds == (list,):
+                self._copying(args[0])
                 items = self._fill_set(set(), args[0])
                 return frozenset(items) if kind == "frozenset" else items
             case ("builtins", "complex") if kinds == (float, float):
@@ -248,17 +257,24 @@ class PickleReader:
             case ("builtins", "bytes" | "bytearray") if kinds in ((), (bytes,)):
                 return b"".join(args)
             case ("_codecs", "encode") if kinds == (str, str) and args[1] in ("latin1", "latin-1"):
+                self._copying(args[0])
                 try:
                     return bytes(args[0], "latin-1")
                 except UnicodeEncodeError:
                     raise CheckpointError("the pickle holds bytes that are none") from None
         return None
 
+    def _copying(self, items: list[Any] | str) -> None:
+        # One opcode copies them all, and can be repeated; up to 100 bytes an item in a set.
+        self._limits.allocate(100 * len(items) if isinstance(items, list) else len(items), "the pickle")
+
     def _new_object(self, *, keywords: bool) -> None:
         extra = self._pop() if keywords else {}
         args, name = self._pop(), self._pop()
         if not isinstance(name, Name) or type(args) is not tuple or type(extra) is not dict:
             raise CheckpointError("the pickle makes an object of something that is not a name")
+        if extra and len(args) > _MAX_ARGS:
+            raise CheckpointError(f"the pickle makes an object of {len(args):,} args; {_MAX_ARGS} are allowed")
         self._push(Opaque(name.module, name.name, (*args, extra) if extra else args))
 
     def _build(self) -> None:
@@ -314,6 +330,7 @@ class PickleReader:
             value.add(item)
         return value
 
+
 def _cut_off() -> NoReturn:
     raise CheckpointError("the pickle is cut off")
 
@@ -330,7 +347,7 @@ def _parts(value: Any) -> Iterable[Any] | None:
     if type(value) in (list, tuple, set, frozenset):
         return value  # type: ignore[no-any-return]
     if type(value) is dict:
-        return value.values()
+        return chain(value, value.values()) if value else None
     return (value.args, value.state, value.items) if type(value) is Opaque else None
 
 

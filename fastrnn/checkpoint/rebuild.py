@@ -18,6 +18,7 @@ from .limits import Limits
 from .pickle_reader import Intermediate, Name, Opaque, shorten
 
 Array = NDArray[Any]
+_ARRAY_BYTES = 128  # without shape and strides
 _MAX_RANK = 64  # NumPy's
 _NUMPY_TYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 _NO_DATA = {
@@ -38,8 +39,8 @@ class Storage(Intermediate):
 
 
 def ints(value: Any, what: str) -> tuple[int, ...]:
-    if type(value) is not tuple or not all(type(n) is int and n >= 0 for n in value):
-        raise CheckpointError(f"a {what} is not a tuple of numbers from 0 upwards")
+    if type(value) is not tuple or len(value) > _MAX_RANK or not all(type(n) is int and n >= 0 for n in value):
+        raise CheckpointError(f"a {what} is not a tuple of up to {_MAX_RANK} numbers from 0 upwards")
     return value
 
 
@@ -47,6 +48,7 @@ def check_size(shape: tuple[int, ...], dtype: np.dtype[Any], stored: int, limits
     """Refuse an array that NumPy cannot make or the limits forbid; `stored` bytes are there for it."""
     if len(shape) > _MAX_RANK:
         raise CheckpointError(f"an array has {len(shape)} dimensions; {_MAX_RANK} are allowed")
+    limits.allocate(_ARRAY_BYTES + 16 * len(shape), "an array")
     # Zeros count as ones: NumPy refuses an empty array whose other sizes are beyond its reach.
     limits.show(math.prod(max(n, 1) for n in shape) * dtype.itemsize, stored, "an array")
 
@@ -239,7 +241,7 @@ class TorchMeanings:
         return function(args[2]) if function in (self._tensor, self._tensor_v3) else NotImplemented
 
     def _size(self, args: tuple[Any, ...]) -> tuple[int, ...]:
-        return ints(tuple(args[0]) if len(args) == 1 and type(args[0]) in (tuple, list) else None, "torch.Size")
+        return ints(args[0] if len(args) == 1 else None, "torch.Size")
 
     # NumPy's
 
@@ -260,6 +262,7 @@ class TorchMeanings:
             raise CheckpointError("not supported: a NumPy array of other than plain numbers")
         if type(raw) is not bytes or len(raw) != math.prod(shape) * dtype.itemsize:
             raise CheckpointError("a NumPy array has not the size that its shape says")
+        self._limits.allocate(len(raw), "a NumPy array")  # so that no bytes are looked through too often
         row = dtypes.BY_NUMPY[dtype.newbyteorder("=").name]
         data = usable(memoryview(raw), row, self._limits, swap=not dtype.isnative)
         return view(data, dtypes.numpy_dtype(row), (math.prod(shape),), self._limits)

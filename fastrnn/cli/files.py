@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import fastrnn
 
-from ..checkpoint import LayerInfo
+from ..checkpoint.state_dict import LayerInfo, describe
 from .show import did_you_mean
 
 Array = NDArray[Any]
@@ -86,14 +86,13 @@ def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
         listed = ", ".join(repr(name) for name in prefixes[:20]) + ", ..." * (len(prefixes) > 20)
         raise ValueError(f"{path} holds {len(prefixes)} layers, choose one with --prefix: {listed}")
     try:
-        layer = fastrnn.from_state_dict(state, prefix, **options)
+        info, _ = describe(state, prefix)
     except fastrnn.CheckpointError as error:
         raise fastrnn.CheckpointError(f"{path}: {error}") from None
     except ValueError as error:
-        raise ValueError(f"--prefix: {error}{did_you_mean(prefix or '', prefixes)}") from None
-    is_cell = isinstance(layer, fastrnn.RNNCell | fastrnn.LSTMCell | fastrnn.GRUCell)
-    name = prefixes[0] if prefix is None else prefix
-    return Loaded(name, over_time(layer, **options) if is_cell else layer, is_cell)
+        raise ValueError(f"{path}: {error}{did_you_mean(prefix or '', prefixes)}") from None
+    layer = fastrnn.from_state_dict(state, info.prefix, **options)
+    return Loaded(info.prefix, over_time(layer, **options) if info.is_cell else layer, info.is_cell)
 
 
 def over_time(cell: Any, **options: Any) -> Any:

@@ -6,25 +6,28 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 import fastrnn
 
-from . import convert, demo, inspect, run, verify
-from .show import did_you_mean, plain
+from .show import did_you_mean
 
 COMMANDS = {
-    "demo": (demo, "run the shipped model and compare with what torch recorded"),
-    "inspect": (inspect, "show a checkpoint's layers and arrays (also: fastrnn FILE)"),
-    "run": (run, "run a layer over an array of any size"),
-    "verify": (verify, "hold every backend to the float64 reference and to recorded outputs"),
-    "convert": (convert, "write a checkpoint in another format"),
+    "demo": "run the shipped model and compare with what torch recorded",
+    "inspect": "show a checkpoint's layers and arrays (also: fastrnn FILE)",
+    "run": "run a layer over an array of any size",
+    "verify": "hold every backend to the float64 reference and to recorded outputs",
+    "convert": "write a checkpoint in another format",
 }
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are exceptions."""
+    """Takes names as they are, shows help as it was written; its errors are exceptions."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
@@ -56,36 +59,27 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """
     if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
         if not (os.path.exists(argv[0]) or os.sep in argv[0] or argv[0].endswith(SUFFIXES)):
-            raise ValueError(f"no command or file {plain(argv[0])!r}{did_you_mean(argv[0], COMMANDS)}")
+            raise ValueError(f"no command or file {argv[0]!r}{did_you_mean(argv[0], COMMANDS)}")
         argv = ["inspect", *argv]
-    parser, commands = _parsers()
+    parser = Parser(prog="fastrnn", description="RNN, LSTM and GRU layers from torch checkpoints, in NumPy.")
+    parser.add_argument("--version", action=Version, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    used = parser
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if argv and argv[0] == name:
+            used = command
+            module = import_module(f".{name}", __package__)  # the others' imports would only take time
+            command.description = module.__doc__
+            command.set_defaults(execute=module.execute)
+            module.add_arguments(command)
     if not argv:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        used = commands.get(argv[0], parser)
         name = unknown[0].partition("=")[0]
         if name.startswith("-"):
-            raise ValueError(f"{used.prog} has no option {plain(name)!r}{did_you_mean(name, used.option_names())}")
-        raise ValueError(f"{used.prog} does not know what to do with {plain(name)!r}")
+            raise ValueError(f"{used.prog} has no option {name!r}{did_you_mean(name, used.option_names())}")
+        raise ValueError(f"{used.prog} does not know what to do with {name!r}")
     return args
-
-
-def _parsers() -> tuple[Parser, dict[str, Parser]]:
-    description = "RNN, LSTM and GRU layers from torch checkpoints, in NumPy."
-    parser = Parser(prog="fastrnn", description=description, allow_abbrev=False)
-    parser.add_argument("--version", action=Version, help="show the version and exit")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    commands = {}
-    for name, (module, summary) in COMMANDS.items():
-        commands[name] = subparsers.add_parser(
-            name,
-            help=summary,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.add_arguments(commands[name])
-        commands[name].set_defaults(execute=module.execute)
-    return parser, commands

@@ -62,18 +62,19 @@ def execute(args: Namespace) -> int:
     lengths = open_lengths(args.lengths, *x.shape[:2])
     states = initial_states(args.state_in, layer, x.shape[1])
     y_shape = (*source.shape[:-1], output_width(layer))
-    began = time.perf_counter()
     with atomic_path(args.output) as path:
         output = create_output(path, args.output, y_shape, layer.dtype)
         y = time_major(output, args.batch_first)
+        began = time.perf_counter()
         with show.progress("running", x.shape[0] * x.shape[1], quiet=args.json) as advance:
             nans = run_in_chunks(layer, x, y, states, lengths=lengths, max_memory=args.max_memory, advance=advance)
+        seconds = time.perf_counter() - began
         if isinstance(output, np.memmap):
             output.flush()
         if args.state_out:
             finals = [state if source.ndim == 3 else state[:, 0] for state in states]
             fastrnn.save(dict(zip(("h_n", "c_n"), finals, strict=False)), args.state_out)
-    report(args, layer, prefix, y_shape, nans, seconds=time.perf_counter() - began)
+    report(args, layer, prefix, y_shape, nans, seconds)
     return 0
 
 
@@ -172,7 +173,7 @@ def create_output(path: os.PathLike[str], name: str, shape: tuple[int, ...], dty
     return output
 
 
-def report(args: Namespace, layer: Any, prefix: str, shape: tuple[int, ...], nans: int, *, seconds: float) -> None:
+def report(args: Namespace, layer: Any, prefix: str, shape: tuple[int, ...], nans: int, seconds: float) -> None:
     values, steps = math.prod(shape), math.prod(shape[:-1])
     if args.json:
         show.print_json(

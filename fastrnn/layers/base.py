@@ -175,7 +175,7 @@ class Layer:
     def device(self) -> str:
         return "cpu"
 
-    def to(self, *args: Any, dtype: DTypeLike = None, device: str | None = None) -> Self:
+    def to(self, *args: Any, dtype: DTypeLike | None = None, device: str | None = None) -> Self:
         """Change dtype or device, in place.
 
         Parameters

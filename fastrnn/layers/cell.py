@@ -102,9 +102,7 @@ class Cell(Layer):
         if batched and len(a) != N:
             raise ValueError(f"Input batch size {N} doesn't match hidden{i} batch size {len(a)}")
         if a.shape[-1] != self.hidden_size:
-            raise ValueError(
-                f"hidden{i} has inconsistent hidden_size: got {a.shape[-1]}, expected {self.hidden_size}"
-            )
+            raise ValueError(f"hidden{i} has inconsistent hidden_size: got {a.shape[-1]}, expected {self.hidden_size}")
         return a
 
     def __repr__(self) -> str:
