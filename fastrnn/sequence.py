@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ from .cells import CellSpec
 
 Array = NDArray[Any]
 
-_PAYS = 1_000_000  # multiply-adds per gate: starting a second thread costs some 20 us
+# Multiply-adds that are worth a second thread (some 100 us; starting one costs some 20 us).
+_PAYS = 4_000_000  # in a layer
+_PAYS_WAVE = 4_000_000  # in a layer's chunk of steps
 
 
 class States(NamedTuple):
@@ -101,42 +103,99 @@ def forward(
     h_n = _initial(h_0, (n_stacked, N, stack.out_size), x.dtype, order)
     c_n = _initial(c_0, (n_stacked, N, stack.hidden_size), x.dtype, order) if stack.spec.has_c else None
     states = _allocate_states(h_n, c_n, T) if return_states else None
+    run = _Run(stack, h_n, c_n, states, lengths, reset)
 
     new = np.empty if lengths is None else np.zeros  # nothing writes past a length
-    for first in range(0, n_stacked, D):
-        last = first + D == n_stacked
-        y = new((T, N, D * stack.out_size), x.dtype) if out is None or not last or order is not None else out
-        if y is out and lengths is not None:
-            y[:] = 0
-
-        def run_direction(d: int, x: Array = x, y: Array = y, first: int = first) -> None:
-            i = first + d
-            y_d = y[:, :, d * stack.out_size : (d + 1) * stack.out_size] if D == 2 else y
-            c_i = None if c_n is None else c_n[i]
-            c_all = None if states is None or states.c is None else states.c[i, 1:]
-            stack.backend.forward(
-                stack.prepared[i], x, y_d, h_n[i], c_i, lengths=lengths, reset=reset, reverse=d == 1, c_all=c_all
-            )
-            if states is not None:
-                states.h[i, 1:] = y_d
-
-        _each_direction(run_direction, D, T * N * stack.hidden_size * (x.shape[2] + stack.out_size))
-        x = _dropped(y, dropout, rng) if dropout and not last else y
+    y_last = new((T, N, D * stack.out_size), x.dtype) if out is None or order is not None else out
+    if y_last is out and lengths is not None:
+        y_last[:] = 0
+    outputs = [new(y_last.shape, x.dtype) for _ in range(n_stacked // D - 1)] + [y_last]
+    steps = 0 if dropout else _wavefront_steps(stack, T, N)
+    if steps:
+        _wavefront(run, [x, *outputs], steps)
+    else:
+        for layer, y in enumerate(outputs):
+            _directions(run, layer, x, y)
+            x = _dropped(y, dropout, rng) if dropout and y is not y_last else y
 
     if order is not None:
-        y, h_n, c_n, states = _unsorted(order, y, h_n, c_n, states, out)
-    return Result(y, h_n, c_n, states)
+        y_last, h_n, c_n, states = _unsorted(order, y_last, h_n, c_n, states, out)
+    return Result(y_last, h_n, c_n, states)
 
 
-def _each_direction(run: Callable[[int], None], D: int, work: int) -> None:
+class _Run(NamedTuple):
+    """The buffers of one call."""
+
+    stack: Stack
+    h_n: Array
+    c_n: Array | None
+    states: States | None
+    lengths: Array | None
+    reset: Array | None
+
+    def layer(self, i: int, x: Array, y: Array, start: int = 0, stop: int | None = None) -> None:
+        """Run layer and direction `i` over some of the steps, x (T, N, I) -> y (T, N, D*H_out)."""
+        steps, d = slice(start, stop), i % self.stack.directions
+        y = y[steps, :, d * self.stack.out_size : (d + 1) * self.stack.out_size]
+        c_all = None if self.states is None or self.states.c is None else self.states.c[i, 1:][steps]
+        lengths = self.lengths
+        if lengths is not None and stop is not None:
+            lengths = np.clip(lengths - start, 0, stop - start)
+        self.stack.backend.forward(
+            self.stack.prepared[i],
+            x[steps],
+            y,
+            self.h_n[i],
+            None if self.c_n is None else self.c_n[i],
+            lengths=lengths,
+            reset=None if self.reset is None else self.reset[steps],
+            reverse=d == 1,
+            c_all=c_all,
+        )
+        if self.states is not None:
+            self.states.h[i, 1:][steps] = y
+
+
+def _directions(run: _Run, layer: int, x: Array, y: Array) -> None:
     """Two directions side by side where two or three threads may be used; more share one direction after the other."""
+    D = run.stack.directions
+    T, N, I = x.shape
+    work = T * N * run.stack.spec.n_gates * run.stack.hidden_size * (I + run.stack.out_size)
     if D == 2 and work >= _PAYS and 2 <= threads.get_num_threads() <= 3:
         with threads.team(2) as team:
             if team.size == 2:
-                team.run([partial(run, 0), partial(run, 1)])
+                team.run([partial(run.layer, 2 * layer + d, x, y) for d in (0, 1)])
                 return
     for d in range(D):
-        run(d)
+        run.layer(D * layer + d, x, y)
+
+
+def _wavefront_steps(stack: Stack, T: int, N: int) -> int:
+    """Steps per chunk of a wavefront through the layers; 0 where it would not pay.
+
+    It needs few rows (many are split over threads as they are) and enough steps that its start and end, when not all
+    threads have a layer to do, hardly count.
+    """
+    L, n = len(stack.prepared), threads.get_num_threads()
+    if stack.directions == 2 or L < 2 or n < 2 or N == 0 or 2 * n <= N:
+        return 0
+    steps = max(16, -(-_PAYS_WAVE // (N * stack.hidden_size * 2 * stack.out_size)))
+    return steps if 4 * L * steps <= T else 0
+
+
+def _wavefront(run: _Run, outputs: Sequence[Array], steps: int) -> None:
+    """Layer l does chunk j of the steps while layer l+1 does chunk j-1."""
+    L, T = len(outputs) - 1, len(outputs[0])
+    starts = range(0, T, steps)
+    with threads.team(L) as team:
+        for wave in range(len(starts) + L - 1):
+            tasks = [
+                partial(run.layer, layer, outputs[layer], outputs[layer + 1], start, min(start + steps, T))
+                for layer in range(L)
+                if 0 <= wave - layer < len(starts)
+                for start in (starts[wave - layer],)
+            ]
+            team.run_all(tasks)
 
 
 def _initial(state: Array | None, shape: tuple[int, ...], dtype: Any, order: Array | None) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -151,6 +152,16 @@ class Team:
         for error in errors:
             if error is not None:
                 raise error
+
+    def run_all(self, tasks: Sequence[Task]) -> None:
+        """Do any number of tasks, dealt out in turn."""
+        shares = [tasks[i :: self.size] for i in range(min(self.size, len(tasks)))]
+        self.run([partial(_in_turn, share) for share in shares])
+
+
+def _in_turn(tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        task()
 
 
 @contextmanager

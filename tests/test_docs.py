@@ -81,7 +81,7 @@ def test_signatures_in_the_api(name):
     """Arguments and defaults as they are, in their order."""
     written = re.search(rf"fastrnn\.{name}\(([^`]*?)\)(?=$|`|\n)", API, re.MULTILINE)
     assert written, f"no signature of {name}"
-    described = inspect.signature(eval(f"lambda {written[1]}: None"))
+    described = inspect.signature(eval(f"(lambda {written[1]}: None)"))
     actual = inspect.signature(getattr(fastrnn, name))
     expected = [(p.name, p.kind, p.default) for p in actual.parameters.values()]
     assert [(p.name, p.kind, p.default) for p in described.parameters.values()] == expected

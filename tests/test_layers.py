@@ -10,11 +10,11 @@ import pytest
 import fastrnn
 
 LAYERS = {
-    "RNN": lambda **k: fastrnn.RNN(3, 5, **k),
-    "RNN relu": lambda **k: fastrnn.RNN(3, 5, nonlinearity="relu", **k),
-    "LSTM": lambda **k: fastrnn.LSTM(3, 5, **k),
-    "LSTM projected": lambda **k: fastrnn.LSTM(3, 5, proj_size=2, **k),
-    "GRU": lambda **k: fastrnn.GRU(3, 5, **k),
+    "RNN": lambda rng=0, **k: fastrnn.RNN(3, 5, rng=rng, **k),
+    "RNN relu": lambda rng=0, **k: fastrnn.RNN(3, 5, nonlinearity="relu", rng=rng, **k),
+    "LSTM": lambda rng=0, **k: fastrnn.LSTM(3, 5, rng=rng, **k),
+    "LSTM projected": lambda rng=0, **k: fastrnn.LSTM(3, 5, proj_size=2, rng=rng, **k),
+    "GRU": lambda rng=0, **k: fastrnn.GRU(3, 5, rng=rng, **k),
 }
 
 
@@ -286,6 +286,14 @@ def test_stream_reset_and_state(make, rng):
     stream.reset()
     np.testing.assert_array_equal(stream.step(x[0]), fresh)
     assert stream.step(x[0]) is not stream.step(x[0])
+
+
+def test_stream_may_write_over_its_input(rng, backend):
+    layer = fastrnn.LSTM(5, 5, num_layers=2, rng=0)
+    x = rng.normal(size=(2, 5)).astype(np.float32)
+    expected = layer.stream(2).step(x)
+    assert layer.stream(2).step(x, out=x) is x
+    np.testing.assert_array_equal(x, expected)
 
 
 def test_a_stream_keeps_its_weights(rng):

@@ -11,10 +11,10 @@ import pytest
 import fastrnn
 
 LAYERS = {
-    "RNN": lambda **k: fastrnn.RNN(3, 5, **k),
-    "LSTM": lambda **k: fastrnn.LSTM(3, 5, **k),
-    "LSTM projected": lambda **k: fastrnn.LSTM(3, 5, proj_size=2, **k),
-    "GRU": lambda **k: fastrnn.GRU(3, 5, **k),
+    "RNN": lambda rng=0, **k: fastrnn.RNN(3, 5, rng=rng, **k),
+    "LSTM": lambda rng=0, **k: fastrnn.LSTM(3, 5, rng=rng, **k),
+    "LSTM projected": lambda rng=0, **k: fastrnn.LSTM(3, 5, proj_size=2, rng=rng, **k),
+    "GRU": lambda rng=0, **k: fastrnn.GRU(3, 5, rng=rng, **k),
 }
 
 

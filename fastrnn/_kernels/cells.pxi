@@ -16,10 +16,10 @@ cdef inline void gru_cell(const real* z, const real* h_prev, real* h) noexcept n
     vstore(h, vfma(u, vload(h_prev) - n, n))
 
 
-cdef inline void rnn_cell(const real* z, real* h, bint relu) noexcept nogil:
+cdef inline void rnn_cell(const real* z, real* h, Py_ssize_t units, bint relu) noexcept nogil:
     """h' = tanh(z) or relu(z)      (torch.nn.RNN)"""
-    cdef int v
-    for v in range(PANEL):
+    cdef Py_ssize_t v
+    for v in range(min(PANEL, (units + VL - 1) // VL)):
         vstore(h + v * VL, vrelu(vload(z + v * VL)) if relu else vtanh(vload(z + v * VL)))
 
 
@@ -34,4 +34,4 @@ cdef void cell(const Packs* p, Py_ssize_t panel, Py_ssize_t N, const real* z, co
         elif p.cell == GRU:
             gru_cell(z + n * p.ldz, h_prev + n * ldh + unit, h + n * ldh + unit)
         else:
-            rnn_cell(z + n * p.ldz, h + n * ldh + unit, p.cell == RNN_RELU)
+            rnn_cell(z + n * p.ldz, h + n * ldh + unit, p.H - unit, p.cell == RNN_RELU)

@@ -1,6 +1,7 @@
-"""Write a checkpoint in another format, chosen by the name's end: .pt .pth .safetensors .npz.
+"""Write a checkpoint in another format: .pt .pth .safetensors .npz.
 
-A .pt keeps nesting; in the other two, names are joined with "." and all must be arrays.
+A .pt keeps nesting; in the other two, names are joined with "." and all must
+be arrays or numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Run the model that ships with fastrnn, without torch, and compare with what torch recorded.
+"""Run the model that ships with fastrnn, and compare with what torch recorded.
 
-The model is a bidirectional two-layer LSTM that reads Morse code out of a noisy radio signal. Where a backend disagrees
-with torch, the exit status is 1.
+The model is a bidirectional two-layer LSTM that reads Morse code out of a
+noisy radio signal. Where a backend disagrees, the exit status is 1.
 """
 
 from __future__ import annotations

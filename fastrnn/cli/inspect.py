@@ -1,4 +1,4 @@
-"""Show what a checkpoint holds: its recurrent layers with their sizes and prefixes, and every array.
+"""Show what a checkpoint holds: recurrent layers with their prefixes, and arrays.
 
 Nothing in the file is executed, whatever it holds.
 """

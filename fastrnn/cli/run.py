@@ -1,11 +1,13 @@
 """Run a layer over an array that may be larger than memory.
 
-The input is (T, N, I) - time, batch, features - or (N, T, I) with --batch-first, or (T, I). It is mapped, not read,
-and goes through the layer in chunks of at most --max-memory: rows of the batch, and steps of time where the layer runs
-one way only. The output appears whole when all is done, or not at all; a file of that name is replaced.
+The input is (T, N, I) - time, batch, features - or (N, T, I) with
+--batch-first, or (T, I). It is mapped, not read, and goes through the layer in
+chunks of at most --max-memory: rows of the batch, and steps of time where the
+layer runs one way only. The output appears whole when all is done, or not at
+all; a file of that name is replaced.
 
-State files hold h_n, and c_n for an LSTM, of shape (layers * directions, N, hidden): where one run ended, the next one
-may start.
+State files hold h_n, and c_n for an LSTM, of shape (layers * directions, N,
+hidden): where one run ended, the next one may start.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import shutil
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -62,7 +65,8 @@ def execute(args: Namespace) -> int:
     lengths = open_lengths(args.lengths, *x.shape[:2])
     states = initial_states(args.state_in, layer, x.shape[1])
     y_shape = (*source.shape[:-1], output_width(layer))
-    with atomic_path(args.output) as path:
+    state_file = atomic_path(args.state_out) if args.state_out else nullcontext()
+    with state_file as state_path, atomic_path(args.output) as path:
         output = create_output(path, args.output, y_shape, layer.dtype)
         y = time_major(output, args.batch_first)
         began = time.perf_counter()
@@ -71,9 +75,9 @@ def execute(args: Namespace) -> int:
         seconds = time.perf_counter() - began
         if isinstance(output, np.memmap):
             output.flush()
-        if args.state_out:
+        if state_path:
             finals = [state if source.ndim == 3 else state[:, 0] for state in states]
-            fastrnn.save(dict(zip(("h_n", "c_n"), finals, strict=False)), args.state_out)
+            fastrnn.save(dict(zip(("h_n", "c_n"), finals, strict=False)), state_path)
     report(args, layer, prefix, y_shape, nans, seconds)
     return 0
 

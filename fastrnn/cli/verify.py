@@ -1,8 +1,8 @@
-"""Hold every available backend to the float64 reference on random input, and to recorded outputs.
+"""Hold every available backend to the float64 reference, and to recorded outputs.
 
-The random batch has ragged rows and non-zero initial states. A golden file is an .npz with the arrays x and output, and
-those that apply of h_0, c_0, lengths, reset, batch_first, h_n, c_n.
-Past the tolerance the exit status is 1.
+The input is a random batch of ragged rows with initial states. A golden file
+is an .npz with the arrays x and output, and those that apply of h_0, c_0,
+lengths, reset, batch_first, h_n, c_n. Past the tolerance the exit status is 1.
 """
 
 from __future__ import annotations
