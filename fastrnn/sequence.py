@@ -179,8 +179,8 @@ def _wavefront_steps(stack: Stack, T: int, N: int) -> int:
     L, n = len(stack.prepared), threads.get_num_threads()
     if stack.directions == 2 or L < 2 or n < 2 or N == 0 or 2 * n <= N:
         return 0
-    steps = max(16, -(-_PAYS_WAVE // (N * stack.hidden_size * 2 * stack.out_size)))
-    return steps if 4 * L * steps <= T else 0
+    steps = max(16, _PAYS_WAVE // (N * stack.spec.n_gates * stack.hidden_size * 2 * stack.out_size))
+    return steps if 2 * L * steps <= T else 0
 
 
 def _wavefront(run: _Run, outputs: Sequence[Array], steps: int) -> None:

@@ -585,6 +585,14 @@ def test_verify_finds_wrong_results(cli, folder):
     assert cli("verify", "model.npz", "--golden", "golden.npz", "--tolerance", "10000")[0] == 0
 
 
+def test_verify_of_a_layer_that_overflows(cli, folder):
+    layer = fastrnn.RNN(3, 5, nonlinearity="relu", rng=0)
+    fastrnn.save({name: 30 * abs(array) for name, array in layer.state_dict().items()}, "model.npz")
+    status, out, err = cli("verify", "model.npz", "--nonlinearity", "relu", "--json")
+    assert (status, err) == (1, "")  # the float64 reference goes on where float32 ends
+    assert any(check["absolute"] is None for check in json.loads(out)["checks"])
+
+
 def test_verify_finds_a_wrong_backend(cli, folder, monkeypatch):
     from fastrnn.backends import reference
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from ..errors import BackendError, CheckpointError
 from .parser import parse
+from .show import plain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +63,7 @@ def _execute(argv: list[str]) -> int:
 
 def _complain(error: BaseException | str, status: int) -> int:
     """One line on stderr, whatever the message holds."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = plain(" ".join(str(error).split())) or type(error).__name__
     with suppress(OSError, ValueError, AttributeError):  # stderr may be closed as well
         print(f"fastrnn: error: {text}", file=sys.stderr, flush=True)
     return status

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastrnn
 
-from ..cells import CELLS
+from ..cells import CELLS, CellSpec
 
 Array = NDArray[Any]
 
-SPECS = {"RNN": CELLS["rnn_tanh"], "LSTM": CELLS["lstm"], "GRU": CELLS["gru"]}
-ONNX_GATES = {"RNN": "h", "LSTM": "iofg", "GRU": "zrn"}
-AGREE = 1e-4  # times max(1, largest value): further off is another layer, not rounding
+SPECS: dict[str, CellSpec] = {"LSTM": CELLS["lstm"], "GRU": CELLS["gru"], "RNN": CELLS["rnn_tanh"]}
+ONNX_GATES = {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"}
+AGREE = 1e-4  # outputs lie between -1 and 1: what is further off is another layer, and no rounding
+CHECKED = 100  # steps, of layers so large that the reference would take longer than all else
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer in one direction, float32, and its input."""
+    """A layer with one direction, float32, and its input."""
 
-    cell: str  # RNN, LSTM or GRU
+    cell: str  # LSTM, GRU or RNN
     T: int
     N: int
     I: int  # noqa: E741
@@ -36,6 +39,7 @@ class Problem:
 
     @cached_property
     def weights(self) -> dict[str, Array]:
+        """Under torch's names."""
         weights: dict[str, Array] = self.layer.state_dict()
         return weights
 
@@ -44,23 +48,168 @@ class Problem:
         """(T, N, I)"""
         return np.random.default_rng(1).standard_normal((self.T, self.N, self.I), np.float32)
 
-    def error(self, y: Array, steps: int | None = None) -> float:
-        """How far `y` (T, N, H) is from the float64 reference, in its first `steps`; inf if it is something else.
+    @cached_property
+    def truth(self) -> Array:
+        """The output (T, N, H) in float64, or its first steps."""
+        steps = self.T if self.H < 512 else CHECKED
+        with fastrnn.use_backend("reference"):
+            y: Array = self.layer.astype("float64")(self.x[:steps])[0]
+        return y
+
+    def error(self, y: Any) -> float:
+        """How far `y` (T, N, H) is from the truth.
 
         Raises
         ------
         ValueError
-            `y` has another shape.
+            It has another shape.
         """
-        if y.shape != (self.T, self.N, self.H):
-            raise ValueError(f"{self}: y should have shape {(self.T, self.N, self.H)}, got: {y.shape}")
-        return float(np.abs(y[:steps] - self._truth(steps)).max())
+        y = np.asarray(y)
+        expected = (self.T, self.N, self.H)
+        if y.shape != expected:
+            raise ValueError(f"y should have shape {expected}, got: {y.shape}")
+        return float(np.abs(y[: len(self.truth)] - self.truth).max())
 
-    def agrees(self, error: float) -> bool:
-        return error <= AGREE * max(1.0, float(np.abs(self._truth(None)).max()))
 
-    def _truth(self, steps: int | None) -> Array:
-        if "truth" not in self.__dict__:
-            with fastrnn.use_backend("reference"):
-                self.__dict__["truth"] = self.layer.astype("float64")(self.x[:steps])[0]
-        return self.__dict__["truth"]
+class Engine(NamedTuple):
+    """What runs a layer.
+
+    Attributes
+    ----------
+    name, version : str
+    sequence : function
+        ``sequence(problem)`` makes the layer; what it returns runs it over ``problem.x`` and returns y (T, N, H).
+    """
+
+    name: str
+    version: str
+    sequence: Callable[[Problem], Callable[[], Any]]
+
+
+Opener = Callable[[int], AbstractContextManager[Engine]]  # of the number of threads
+
+
+@contextmanager
+def open_fastrnn(threads: int) -> Iterator[Engine]:
+    def sequence(problem: Problem) -> Callable[[], Any]:
+        layer = getattr(fastrnn, problem.cell)(problem.I, problem.H)
+        layer.load_state_dict(problem.weights)
+        x = problem.x
+        return lambda: layer(x)[0]
+
+    before = fastrnn.get_num_threads()
+    fastrnn.set_num_threads(threads)
+    try:
+        yield Engine("fastrnn", fastrnn.__version__, sequence)
+    finally:
+        fastrnn.set_num_threads(before)
+
+
+@contextmanager
+def open_torch(threads: int) -> Iterator[Engine]:
+    import torch
+
+    def sequence(problem: Problem) -> Callable[[], Any]:
+        module = getattr(torch.nn, problem.cell)(problem.I, problem.H).eval()
+        module.load_state_dict({name: torch.from_numpy(array) for name, array in problem.weights.items()})
+        x = torch.from_numpy(problem.x)
+        return lambda: module(x)[0]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            yield Engine("torch", torch.__version__, sequence)
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def open_onnxruntime(threads: int) -> Iterator[Engine]:
+    import onnxruntime as ort
+
+    onnx_model(Problem("RNN", 1, 1, 1, 1))  # makes sure that models can be made
+
+    def sequence(problem: Problem) -> Callable[[], Any]:
+        session = onnxruntime_session(onnx_model(problem), threads)
+        y = np.empty((problem.T, 1, problem.N, problem.H), np.float32)
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("X", ort.OrtValue.ortvalue_from_numpy(problem.x))
+        binding.bind_output("Y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
+
+        def run() -> Array:
+            session.run_with_iobinding(binding)
+            return y[:, 0]
+
+        return run
+
+    yield Engine("onnxruntime", ort.__version__, sequence)
+
+
+def onnxruntime_session(model: bytes, threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_model(problem: Problem, *, state: bool = False) -> bytes:
+    """The layer as an ONNX model with the input X and the output Y (T, 1, N, H).
+
+    With `state` also from initial_h, and initial_c for an LSTM, to Y_h and Y_c, (1, N, H) each.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    spec, (T, N, I, H) = SPECS[problem.cell], (problem.T, problem.N, problem.I, problem.H)  # noqa: E741
+    w_ih, w_hh, b_ih, b_hh = (_onnx_gates(problem.cell, w) for w in problem.weights.values())
+    weights = {"W": w_ih[None], "R": w_hh[None], "B": np.concatenate([b_ih, b_hh])[None]}
+    inputs, outputs = {"X": (T, N, I)}, {"Y": (T, 1, N, H)}
+    if state:
+        inputs |= {f"initial_{s}": (1, N, H) for s in spec.states}
+        outputs |= {f"Y_{s}": (1, N, H) for s in spec.states}
+    node = helper.make_node(
+        problem.cell,
+        ["X", *weights, "", *list(inputs)[1:]],  # between them: the lengths of the rows, not given
+        list(outputs),
+        hidden_size=H,
+        # torch's GRU: the reset gate is applied after the recurrent product
+        **({"linear_before_reset": 1} if problem.cell == "GRU" else {}),
+    )
+
+    def infos(arrays: Mapping[str, Any]) -> list[Any]:
+        return [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in arrays.items()]
+
+    initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph([node], "layer", infos(inputs), infos(outputs), initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def _onnx_gates(cell: str, w: Array) -> Array:
+    """`w` (G*H, ...) with its gates in ONNX's order."""
+    parts = dict(zip(SPECS[cell].gates, np.split(w, SPECS[cell].n_gates), strict=True))
+    return np.concatenate([parts[gate] for gate in ONNX_GATES[cell]])
+
+
+OPENERS: dict[str, Opener] = {"fastrnn": open_fastrnn, "torch": open_torch, "onnxruntime": open_onnxruntime}
+
+
+@contextmanager
+def opened(
+    openers: Mapping[str, Opener], threads: int, names: Iterable[str] | None = None
+) -> Iterator[tuple[list[Engine], dict[str, str]]]:
+    """The engines of those `names` (all by default) that are installed, and why others are not there."""
+    engines: list[Engine] = []
+    left_out: dict[str, str] = {}
+    with ExitStack() as stack:
+        for name in openers if names is None else names:
+            try:
+                engines.append(stack.enter_context(openers[name](threads)))
+            except (ImportError, OSError) as error:  # OSError: a library that an engine wants
+                left_out[name] = str(error)
+        yield engines, left_out

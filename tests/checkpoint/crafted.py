@@ -8,8 +8,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+import fastrnn
 import fastrnn.checkpoint
+from fastrnn import CheckpointError
 from fastrnn.checkpoint.limits import Limits
 from fastrnn.checkpoint.source import open_source
 
@@ -59,9 +62,10 @@ def storage(key="0", numel=4, kind="FloatStorage", module="torch"):
     return tup(text("storage"), name(module, kind), text(key), text("cpu"), number(numel)) + b"Q"
 
 
-def tensor(data=None, *, offset=number(0), size=None, stride=None, version="_rebuild_tensor_v2", rest=b""):
+def tensor(data=None, *, offset=None, size=None, stride=None, version="_rebuild_tensor_v2", rest=b""):
     """Four floats, if nothing else is said."""
     data = storage() if data is None else data
+    offset = number(0) if offset is None else offset
     size = numbers(4) if size is None else size
     stride = numbers(1) if stride is None else stride
     ordered = call(name("collections", "OrderedDict"))
@@ -93,3 +97,17 @@ def torch_zip(pickle, storages=None, *, more=(), compression=zipfile.ZIP_STORED)
 def with_tensor(*args, **options):
     """A checkpoint of one tensor as `tensor` describes it."""
     return torch_zip(pickled(tensor(*args, **options)))
+
+
+def bomb(size, declared=None):
+    """A storage of zeros, deflated; its size may be said to be another."""
+    content = torch_zip(pickled(tensor()), {"0": bytes(size)}, compression=zipfile.ZIP_DEFLATED)
+    return content if declared is None else content.replace(struct.pack("<I", size), struct.pack("<I", declared))
+
+
+def refuse(content, match="", **limits):
+    """The strict reader and the public one both refuse; the public one names the file."""
+    with pytest.raises(CheckpointError, match=match):
+        strict_load(content, **limits)
+    with pytest.raises(CheckpointError, match=r"^<bytes>: "):
+        fastrnn.load(content, **limits)

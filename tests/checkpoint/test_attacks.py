@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import pickle
 import struct
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 from crafted import (
-    CHECKPOINTS,
     FOUR_FLOATS,
     archive,
+    bomb,
     call,
     name,
     number,
     numbers,
     pickled,
+    refuse,
     storage,
     strict_load,
     tensor,
@@ -30,18 +29,7 @@ from crafted import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-import fastrnn
-from fastrnn import CheckpointError
 from fastrnn.checkpoint import Opaque
-
-
-def refuse(content, match="", **limits):
-    """The strict reader and the public one both refuse; the public one names the file."""
-    with pytest.raises(CheckpointError, match=match):
-        strict_load(content, **limits)
-    with pytest.raises(CheckpointError, match="^<bytes>: "):
-        fastrnn.load(content, **limits)
-
 
 # 1. Code execution
 
@@ -64,8 +52,8 @@ def canary(tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_reduce_runs_nothing(canary, protocol):
-    for bomb in (Bomb(open, str(canary), "w"), Bomb(exec, f"open({str(canary)!r}, 'w')"), Bomb(getattr, canary, "touch")):
-        read = strict_load(torch_zip(pickle.dumps({"a": bomb}, protocol)))
+    for call_ in ((open, str(canary), "w"), (exec, f"open({str(canary)!r}, 'w')"), (getattr, canary, "touch")):
+        read = strict_load(torch_zip(pickle.dumps({"a": Bomb(*call_)}, protocol)))
         assert type(read["a"]) is Opaque
 
 
@@ -250,11 +238,6 @@ def overlapping():
     return outer[: directory + 42] + struct.pack("<I", start) + outer[directory + 46 :]
 
 
-def bomb(size, declared=None):
-    content = torch_zip(pickled(tensor()), {"0": bytes(size)}, compression=zipfile.ZIP_DEFLATED)
-    return content if declared is None else content.replace(struct.pack("<I", size), struct.pack("<I", declared))
-
-
 def flagged(flag):
     """A flag in both headers of the first entry."""
     content = bytearray(GOOD)
@@ -286,7 +269,6 @@ ARCHIVES = {
     "damaged data": (patched(GOOD, FOUR_FLOATS, FOUR_FLOATS[:-1] + b"\x41"), "checksum"),
     "damaged pickle": (patched(GOOD, b"_rebuild_tensor_v2", b"_rebuild_tensor_v1"), "checksum"),
     "bzip2": (torch_zip(pickled(tensor()), compression=zipfile.ZIP_BZIP2), "method 12"),
-    "bomb": (bomb(200 << 20), "max_bytes"),
     "more than declared": (bomb(100_000, 50_000), "does not unpack"),
     "less than declared": (bomb(100_000, 100_001), "does not unpack"),
     "far less than declared": (bomb(100_000, 3 << 30), "cannot unpack"),
@@ -296,7 +278,6 @@ ARCHIVES = {
         torch_zip(pickled(tensor(storage("../../x"))), {"0": b""}, more=[("archive/data/../../x", FOUR_FLOATS)]),
         "key",
     ),
-    "200,000 entries": (archive([(f"archive/data/{i}", b"") for i in range(200_000)]), "entries"),
 }
 
 
@@ -304,6 +285,11 @@ ARCHIVES = {
 def test_hostile_archives_are_refused(case):
     content, reason = ARCHIVES[case]
     refuse(content, reason)
+
+
+def test_bombs_are_refused():
+    refuse(bomb(80 << 20), "max_bytes")
+    refuse(archive([(f"archive/data/{i}", b"") for i in range(100_001)]), "entries")
 
 
 def test_the_good_archive_is_good():
@@ -323,273 +309,3 @@ def test_names_in_the_archive_never_touch_the_file_system(tmp_path, monkeypatch)
     content = torch_zip(pickled(tensor()), more=[("archive/../../planted", b"x"), ("archive//etc/planted", b"x")])
     strict_load(content)
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
-
-
-# 5. Resources
-
-MANY = 2_000_000
-
-
-def repeated(function, argument, times):
-    """One large argument that many calls of a few bytes share."""
-    put = function + b"q\x00" + b"0" + argument + b"\x85" + b"q\x01" + b"0"
-    return pickled(put + b"(" + b"h\x00h\x01R" * times + b"t")
-
-
-def records(depth):
-    return pickled(name("a", "b") + b"q\x000" + b"h\x00" * depth + b"N" + b"\x85\x81" * depth)
-
-
-def doubling(levels):
-    level = b"".join(b"0]\x94(h" + bytes([i, ord("h"), i]) + b"e" for i in range(levels))
-    return pickled(b"]\x94" + level, protocol=4)
-
-
-def colliding_keys(n):
-    """Pairs of integers with one hash: the last step of CPython's hash of tuples, undone."""
-    prime_1, prime_2, prime_5 = 11400714785074694791, 14029467366897019727, 2870177450012600261
-    mask, inverse = (1 << 64) - 1, pow(14029467366897019727, -1, 1 << 64)
-    pairs, first = [], 0
-    while len(pairs) < n:
-        first += 1
-        lane = (prime_5 + first * prime_2) & mask
-        lane = (lane << 31 | lane >> 33) * prime_1 & mask
-        second = -lane * inverse & mask
-        if second < 1 << 60:
-            pairs.append((first, second))
-    assert len({hash(pair) for pair in pairs}) == 1
-    return pairs
-
-
-NUMBERS = b"](" + b"".join(b"M" + struct.pack("<H", i % 60000) for i in range(60_000)) + b"e"
-PAIRS = b"](" + b"".join(b"M" + struct.pack("<H", i % 60000) + b"N\x86" for i in range(60_000)) + b"e"
-LONG = text("x" * 200_000)
-NUMPY_BOOLS = tup(
-    b"B" + struct.pack("<I", 200_000) + bytes(200_000),
-    call(name("numpy", "dtype"), text("b1"), b"\x89", b"\x88"),
-    numbers(200_000),
-    text("C"),
-)
-RESOURCES = {
-    "declared string": (b"\x80\x04\x8d" + (1 << 62).to_bytes(8, "little") + b".", "cut off"),
-    "declared bytes": (b"\x80\x03B\xff\xff\xff\xff.", "cut off"),
-    "declared integer": (b"\x80\x02\x8b\xff\xff\xff\x7f.", "integer"),
-    "operations": (pickled(b"N0" * MANY), "max_ops"),
-    "lists": (pickled(b"]" * MANY), "max_ops"),
-    "sets": (pickled(b"\x8f" * MANY, protocol=4), "max_bytes"),
-    "memo": (pickled(b"N" + b"\x94" * MANY, protocol=4), "max_ops"),
-    "marks": (pickled(b"(" * MANY), "max_depth"),
-    "tuples in tuples": (pickled(b"N" + b"\x85" * 900_000), "max_depth"),
-    "lists in lists": (pickled(b"]" * 400_000 + b"a" * 399_999), "max_depth"),
-    "records in records": (records(200_000), "max_depth"),
-    "doubling": (doubling(100), "max_ops"),
-    "sets of one list": (repeated(name("builtins", "set"), NUMBERS, 200_000), "max_bytes"),
-    "dicts of one list": (repeated(name("collections", "OrderedDict"), PAIRS, 200_000), "max_bytes"),
-    "bytes of one text": (
-        pickled(name("_codecs", "encode"), b"q\x000", tup(LONG, text("latin1")), b"q\x010(", b"h\x00h\x01R" * 200_000, b"t"),
-        "max_bytes",
-    ),
-    "sizes of one tuple": (repeated(name("torch", "Size"), b"(" + b"K\x01" * 60_000 + b"t", 200_000), "Size"),
-    "arrays of one text": (
-        pickled(name("numpy._core.numeric", "_frombuffer"), b"q\x000", NUMPY_BOOLS, b"q\x010(", b"h\x00h\x01R" * 200_000, b"t"),
-        "max_bytes",
-    ),
-    "conjugates of one storage": (
-        pickled(
-            name("torch._utils", "_rebuild_tensor_v2"), b"q\x000",
-            tup(storage(numel=50_000, kind="ComplexDoubleStorage"), b"K\x00", numbers(50_000), numbers(1), b"\x89NN"),
-            b"q\x010(", b"h\x00h\x01R" * 200_000, b"t",
-        ),
-        "",
-    ),
-    "colliding keys": (
-        pickled(b"}(", *(numbers(*pair) + b"N" for pair in colliding_keys(20_000)), b"u"), "collide"
-    ),
-    "colliding items": (
-        pickled(b"\x8f(", *(numbers(*pair) for pair in colliding_keys(20_000)), b"\x90", protocol=4), "collide"
-    ),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def resource_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("resources")
-    for case, (content, _) in RESOURCES.items():
-        (folder / f"{case}.pt").write_bytes(torch_zip(content, {"0": bytes(800_000)}))
-    return folder
-
-
-@pytest.mark.parametrize("case", RESOURCES)
-def test_greedy_pickles_are_refused(case, resource_files):
-    with pytest.raises(CheckpointError, match=RESOURCES[case][1]):
-        strict_load(resource_files / f"{case}.pt")
-
-
-def test_greedy_files_stay_small(resource_files):
-    """All of them in a fresh process; what it needs at its peak is compared with what it needs without them."""
-    pytest.importorskip("resource")
-    (resource_files / "bomb.pt").write_bytes(bomb(200 << 20))
-    (resource_files / "giant.pt").write_bytes(with_tensor(size=numbers(10**6, 10**6), stride=numbers(0, 0)))
-    script = """
-import resource, sys, fastrnn
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    fastrnn.load(sys.argv[1])
-except fastrnn.CheckpointError:
-    pass
-before = peak()
-for path in sys.argv[1:]:
-    try:
-        fastrnn.load(path)
-        raise SystemExit(path)
-    except fastrnn.CheckpointError:
-        pass
-print(peak() - before)
-"""
-    paths = sorted(map(str, resource_files.iterdir()))
-    arguments = [sys.executable, "-c", script, str(resource_files / "giant.pt"), *paths]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    kilobytes = int(done.stdout) // (1024 if sys.platform == "darwin" else 1)
-    assert kilobytes < 150_000
-
-
-def test_a_huge_memo_index_costs_nothing():
-    assert strict_load(torch_zip(pickled(b"Nr\xff\xff\xff\xff"))) is None
-
-
-def test_the_limits_are_arguments():
-    deep = pickled(b"]" * 300 + b"a" * 299)
-    refuse(torch_zip(deep), "max_depth=256")
-    assert strict_load(torch_zip(deep), max_depth=300)
-    refuse(torch_zip(deep), "max_depth", max_depth=299)
-    refuse(torch_zip(deep), "max_ops", max_ops=500)
-    refuse(torch_zip(pickled(LONG)), "max_bytes", max_bytes=100_000)
-    content = bomb(200 << 20)
-    refuse(content, "max_bytes")
-    refuse(content, "max_bytes", max_bytes=100 << 20)
-
-
-@pytest.mark.parametrize("limit", ["max_bytes", "max_ops", "max_depth"])
-def test_limits_are_checked(limit):
-    for wrong, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), ("1", TypeError)):
-        with pytest.raises(error, match=limit):
-            fastrnn.load(GOOD, **{limit: wrong})
-
-
-def test_packed_zeros_are_no_bomb_within_the_limit_that_is_asked_for():
-    size = 80 << 20
-    layout = {"size": numbers(size // 4), "stride": numbers(1)}
-    pickle_ = pickled(tensor(storage(numel=size // 4), **layout))
-    content = torch_zip(pickle_, {"0": bytes(size)}, compression=zipfile.ZIP_DEFLATED)
-    refuse(content, "max_bytes")
-    assert strict_load(content, max_bytes=size).nbytes == size
-
-
-# 6. Broken files
-
-
-def small_files():
-    for path in ("small.pt", "no_checksums.pt", "gru_bf16.safetensors", "small.npz", "big_endian.pt"):
-        yield path
-
-
-@pytest.mark.parametrize("path", small_files())
-def test_every_truncation_is_refused(path):
-    content = (CHECKPOINTS / path).read_bytes()
-    for n in range(len(content)):
-        with pytest.raises(CheckpointError):
-            strict_load(content[:n])
-
-
-def flips(content):
-    """Every byte, with each single bit and all bits the other way."""
-    for position in range(len(content)):
-        for change in (1, 2, 4, 8, 16, 32, 64, 128, 255):
-            damaged = bytearray(content)
-            damaged[position] ^= change
-            yield bytes(damaged)
-
-
-@pytest.mark.parametrize("path", ["small.pt", "small.npz"])
-def test_every_damaged_byte_gives_the_right_data_or_is_refused(path):
-    content = (CHECKPOINTS / path).read_bytes()
-    right = repr(strict_load(content))
-    outcomes = set()
-    for damaged in flips(content):
-        try:
-            assert repr(strict_load(damaged)) == right
-            outcomes.add("read")
-        except CheckpointError:
-            outcomes.add("refused")
-    assert outcomes == {"read", "refused"}
-
-
-@pytest.mark.parametrize("path", ["no_checksums.pt", "gru_bf16.safetensors"])
-def test_without_checksums_a_damaged_byte_gives_data_or_is_refused(path):
-    for damaged in flips((CHECKPOINTS / path).read_bytes()):
-        try:
-            strict_load(damaged)
-        except CheckpointError:
-            pass
-
-
-@given(st.data())
-def test_random_damage_is_read_or_refused(data):
-    content = bytearray((CHECKPOINTS / data.draw(st.sampled_from([*small_files(), "objects.pt"]))).read_bytes())
-    for _ in range(data.draw(st.integers(1, 8))):
-        start = data.draw(st.integers(0, len(content) - 1))
-        content[start : start + data.draw(st.integers(0, 6))] = data.draw(st.binary(max_size=6))
-    try:
-        strict_load(bytes(content), check_crc=data.draw(st.booleans()))
-    except CheckpointError:
-        pass
-
-
-# 7. Odd but honest, and not honest
-
-
-def test_bools_are_0_or_1():
-    bools = tensor(storage(kind="BoolStorage", numel=4))
-    assert strict_load(torch_zip(pickled(bools), {"0": b"\0\1\1\0"})).tolist() == [False, True, True, False]
-    refuse(torch_zip(pickled(bools), {"0": b"\0\1\2\0"}), "bool")
-    byte = tensor(storage(kind="UntypedStorage", module="torch.storage"), version="_rebuild_tensor_v3", rest=name("torch", "bool"))
-    refuse(torch_zip(pickled(byte), {"0": b"\0\1\xff\0"}), "bool")
-
-
-@pytest.mark.parametrize("kind", ["FloatStorage", "HalfStorage", "BFloat16Storage", "DoubleStorage"])
-def test_the_payload_of_nan_is_kept(kind):
-    data = b"\x01\x02\x03\x04\x05\x06\xf0\x7f" + b"\x07\xfe\x81\x7f\x81\xff\xf1\xff"
-    numel = {"FloatStorage": 4, "DoubleStorage": 2}.get(kind, 8)
-    read = strict_load(torch_zip(pickled(tensor(storage(kind=kind, numel=numel), size=numbers(numel))), {"0": data}))
-    assert read.tobytes() == data
-
-
-def test_files_of_other_kinds_are_named():
-    for content, reason in (
-        (b"", "empty"),
-        (b"\x80\x02}.", "bare pickle"),
-        (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"x" * 600, "before 1.6"),
-        (b"\x93NUMPY\x01\x00", "single array"),
-        (b"\x1f\x8b" + bytes(30), "gzip"),
-        (b"\x89HDF\r\n\x1a\n", "HDF5"),
-        (bytes(257) + b"ustar" + bytes(300), "tar"),
-        (b"<html>", "not a checkpoint"),
-        (b"P", "not a checkpoint"),
-    ):
-        refuse(content, reason)
-
-
-def test_a_polyglot_is_refused():
-    """A safetensors file with an archive at its end is read as neither of the two."""
-    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
-    refuse(struct.pack("<Q", len(header)) + header + bytes(4) + GOOD)
-
-
-# 8. No way around
-
-
-def test_there_is_no_unsafe_mode():
-    for argument in ("weights_only", "allow_pickle", "unsafe", "trusted", "pickle_module"):
-        with pytest.raises(TypeError, match=argument):
-            fastrnn.load(GOOD, **{argument: False})
