@@ -47,7 +47,7 @@ def extension(name: str, source: str, flags: Sequence[str] = (), macros: Sequenc
 
 
 def extensions() -> list[Extension]:
-    modules = [extension("_cpu", "fastrnn/_cpu.pyx")]
+    modules = [extension(name, f"fastrnn/{name}.pyx") for name in ("_cpu", "_team")]
     for isa, flags in instruction_sets().items():
         for bits in ("32", "64"):
             name = f"_kernels_f{bits}_{isa}"

@@ -21,7 +21,7 @@ def show_config() -> None:
             print(f"{package:<9} {version(package)}")
         except PackageNotFoundError:
             print(f"{package:<9} not installed")
-    print(f"processor {_processor()}, {os.cpu_count()} logical")
+    print(f"processor {processor()}, {os.cpu_count()} logical")
     try:
         from .backends import cython
 
@@ -35,7 +35,8 @@ def show_config() -> None:
     print(f"settings  {settings or 'none in the environment'}")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))

@@ -65,7 +65,7 @@ def dtype(value: DTypeLike) -> np.dtype[Any]:
 def real_array(name: str, value: ArrayLike, to: np.dtype[Any]) -> Array:
     """Anything `np.asarray` takes as an aligned array of real numbers in `to`; no copy where none is needed."""
     # Not isinstance: the subclasses of numpy, matrix above all, index in ways of their own.
-    if type(value) is np.ndarray and value.dtype is to and value.flags.aligned:
+    if type(value) is np.ndarray and value.dtype == to and value.flags.aligned:
         return value
     a = _as_array(value, f"{name} should be an array of real numbers")
     # ml_dtypes' bfloat16 and float8 are of kind "V" or "f" and cast like the others.

@@ -31,13 +31,14 @@ def rng():
 def test_assignment(make, rng):
     layer, x = make(), rng.normal(size=(3, 2, 3))
     y = layer(x)[0]
-    new = rng.normal(size=layer.weight_hh_l0.shape)
-    layer.weight_hh_l0 = new  # float64 numbers are cast
-    assert layer.weight_hh_l0.dtype == np.float32
-    assert (layer(x)[0][1:] != y[1:]).any()
-    np.testing.assert_array_equal(layer.state_dict()["weight_hh_l0"], new.astype(np.float32))
-    new[:] = 0
-    assert layer.weight_hh_l0.any()
+    for dtype in (np.float64, np.float32):  # cast, or copied
+        new = rng.normal(size=layer.weight_hh_l0.shape).astype(dtype)
+        layer.weight_hh_l0 = new
+        assert layer.weight_hh_l0.dtype == np.float32
+        assert (layer(x)[0][1:] != y[1:]).any()
+        np.testing.assert_array_equal(layer.state_dict()["weight_hh_l0"], new.astype(np.float32))
+        new[:] = 0
+        assert layer.weight_hh_l0.any()
     layer.bias_ih_l0 = layer.bias_ih_l0.tolist()
 
 

@@ -77,3 +77,37 @@ def test_ragged_rows_in_both_directions(cell, H):
         np.testing.assert_array_equal(y[:length, n], alone)
         h, h_alone = (state[0], end[0]) if cell == "LSTM" else (state, end)
         np.testing.assert_array_equal(h[:, n], h_alone)
+
+
+@pytest.fixture
+def set_num_threads():
+    before = fastrnn.get_num_threads()
+    yield fastrnn.set_num_threads
+    fastrnn.set_num_threads(before)
+
+
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize(
+    ("T", "N", "H", "num_layers", "bidirectional"),
+    [
+        (600, 1, 64, 2, False),  # layers side by side
+        (600, 3, 48, 3, False),
+        (60, 1, 300, 1, False),  # units of one sequence split
+        (60, 1, 200, 2, True),  # directions side by side
+        (40, 70, 100, 1, True),  # rows split
+    ],
+)
+def test_number_of_threads(cell, T, N, H, num_layers, bidirectional, set_num_threads):
+    layer = getattr(fastrnn, cell)(5, H, num_layers, bidirectional=bidirectional, rng=0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(T, N, 5)).astype(np.float32)
+    ragged = {"lengths": rng.integers(0, T + 1, N), "reset": rng.random((T, N)) < 0.1}
+    for options in ({}, ragged):
+        results = []
+        for n in (1, 2, 3, 5):
+            set_num_threads(n)
+            y, state, states = layer(x, **options, return_states=True)
+            results.append([y, *(state if cell == "LSTM" else (state,)), *(s for s in states if s is not None)])
+        for other in results[1:]:
+            for a, b in zip(other, results[0], strict=True):
+                np.testing.assert_array_equal(a, b)

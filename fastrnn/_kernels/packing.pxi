@@ -4,21 +4,24 @@
 cdef void pack(const real* w, Py_ssize_t K, Py_ssize_t H, Py_ssize_t panels, int nv, bint gated, int first,
                real* to) noexcept nogil:
     """(G*H, K) -> (panels, K, nv, VL). gated: vector v holds gate (first + v) mod nv, else units of its own."""
-    cdef Py_ssize_t panel, v, lane, unit, k, k_end, k0
+    cdef Py_ssize_t panel, v, lane, unit, k, k0, count
     cdef const real* row
+    cdef real* at
     for panel in range(panels):
-        for v in range(nv):
-            for k0 in range(0, K, 16):      # so that a cache line of w is used whole
-                k_end = min(k0 + 16, K)
+        for k0 in range(0, K, 64):
+            count = min(K - k0, 64)
+            for v in range(nv):
                 for lane in range(VL):
                     unit = panel * VL + lane if gated else (panel * nv + v) * VL + lane
+                    at = to + (k0 * nv + v) * VL + lane
                     if unit < H:
-                        row = w + ((first + v) % nv * H * gated + unit) * K
-                        for k in range(k0, k_end):
-                            to[((panel * K + k) * nv + v) * VL + lane] = row[k]
+                        row = w + ((first + v) % nv * H * gated + unit) * K + k0
+                        for k in range(count):
+                            at[k * nv * VL] = row[k]
                     else:
-                        for k in range(k0, k_end):
-                            to[((panel * K + k) * nv + v) * VL + lane] = 0
+                        for k in range(count):
+                            at[k * nv * VL] = 0
+        to += K * nv * VL
 
 
 cdef void pack_bias(Packs* p, const real* b_ih, const real* b_hh) noexcept nogil:

@@ -54,7 +54,7 @@ class Limits:
         """Count `n_bytes` that are about to be allocated for `what`, or refuse."""
         if n_bytes > self.max_allocated - self.allocated:
             raise CheckpointError(
-                f"{what} takes {n_bytes:,} more bytes of memory, and max_bytes allows {self.max_allocated:,} in all"
+                f"{what} takes {n_bytes:,} more bytes of memory; max_bytes allows {self.max_allocated:,} in all"
             )
         self.allocated += n_bytes
 

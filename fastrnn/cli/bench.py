@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
-
-import fastrnn
 
 from ..config import processor
 from . import show
@@ -19,7 +18,7 @@ from .engines import AGREE, OPENERS, SPECS, Engine, Problem, opened
 from .timing import Timing, settled
 from .verify import positive
 
-SIZES = ((1, 16), (1, 64), (1, 256), (32, 256))  # N, H; with as many features
+SIZES = ((1, 16), (1, 64), (1, 256), (32, 256))  # N, H; the input has H features
 STEPS = 100
 ROUNDS = 7
 SECONDS = 3.0  # for one layer, where that is enough for three rounds
@@ -49,8 +48,8 @@ class Measured(NamedTuple):
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--cell", choices=SPECS, help="only this one")
-    parser.add_argument("--hidden", type=positive, metavar="H", help="only this size (default: 16, 64 and 256)")
-    parser.add_argument("--batch", type=positive, metavar="N", help="only so many rows (default: 1, and 32 at H = 256)")
+    parser.add_argument("--hidden", type=positive, metavar="H", help="only this hidden size")
+    parser.add_argument("--batch", type=positive, metavar="N", help="only this many rows")
     parser.add_argument("--steps", type=positive, default=STEPS, metavar="T", help=f"of a call (default: {STEPS})")
     parser.add_argument("--threads", type=positive, default=1, metavar="K", help="of each engine (default: 1)")
     parser.add_argument("--rounds", type=positive, default=ROUNDS, metavar="R", help=f"(default: {ROUNDS})")
@@ -60,12 +59,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(args: Namespace) -> int:
     problems = chosen(args)
-    with opened(OPENERS, args.threads, ["fastrnn"] if args.alone else None) as (engines, left_out):
-        with show.progress("timing", len(problems), quiet=args.json) as advance:
-            measured = []
-            for problem in problems:
-                measured.append(measure(problem, engines, args.rounds, SECONDS))
-                advance(1)
+    measured = []
+    with (
+        opened(OPENERS, args.threads, ["fastrnn"] if args.alone else None) as (engines, left_out),
+        show.progress("timing", len(problems), quiet=args.json) as advance,
+    ):
+        for problem in problems:
+            measured.append(measure(problem, engines, args.rounds, SECONDS))
+            advance(1)
     if args.json:
         print_json(args, engines, left_out, measured)
     else:
@@ -74,12 +75,10 @@ def execute(args: Namespace) -> int:
 
 
 def chosen(args: Namespace) -> list[Problem]:
-    sizes = dict.fromkeys((args.batch or N, args.hidden or H) for N, H in SIZES)
-    if args.hidden and not args.batch:
-        sizes = dict.fromkeys([(1, args.hidden), (32, args.hidden)])
-    return [
-        Problem(cell, args.steps, N, H, H) for cell in ([args.cell] if args.cell else SPECS) for N, H in sizes
-    ]
+    sizes: Sequence[tuple[int, int]] = SIZES
+    if args.batch or args.hidden:
+        sizes = list(product([args.batch] if args.batch else [1, 32], [args.hidden] if args.hidden else [16, 64, 256]))
+    return [Problem(cell, args.steps, N, H, H) for cell in ([args.cell] if args.cell else SPECS) for N, H in sizes]
 
 
 def measure(problem: Problem, engines: Sequence[Engine], rounds: int, seconds: float) -> Measured:

@@ -52,8 +52,9 @@ def execute(args: Namespace) -> int:
     if args.json:
         print_json(layer, heard, rows)
     else:
-        print("A bidirectional LSTM, trained with torch, reads Morse code out of a noisy radio signal:")
-        print(f"{layer!r}, {sum(array.size for array in layer.parameters().values()):,} parameters\n")
+        parameters = sum(array.size for array in layer.parameters().values())
+        print(f"A torch-trained LSTM of {parameters:,} parameters reads Morse code, here without torch:")
+        print(f"{layer!r}\n")
         shortest = int(golden["lengths"].argmin())
         draw(inputs.x[shortest, : golden["lengths"][shortest]], heard[shortest])
         print("messages  " + ", ".join(text(message) for message in heard) + "\n")
@@ -112,7 +113,7 @@ def print_rows(rows: list[Row]) -> None:
         figures = (f"{d.absolute:.1e}", f"{d.relative:.1e}", f"{d.ulp:,.0f}", f"{d.allowed:.1e}")
         table.append((backend, *figures, f"{us:.2f}", show.verdict(d.ok)))
     show.print_table(["backend", ">absolute", ">relative", ">ULP", ">allowed", ">us/step", "verdict"], table)
-    print("\nLargest differences from what torch recorded; relative and ULP are of the largest value.")
+    print("\nLargest differences from torch's results; relative and ULP: of the largest value")
 
 
 def print_json(layer: Any, heard: list[Heard], rows: list[Row]) -> None:

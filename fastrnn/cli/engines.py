@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..cells import CELLS, CellSpec
 Array = NDArray[Any]
 
 SPECS: dict[str, CellSpec] = {"LSTM": CELLS["lstm"], "GRU": CELLS["gru"], "RNN": CELLS["rnn_tanh"]}
+FLOAT = 1  # in ONNX
 ONNX_GATES = {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"}
 AGREE = 1e-4  # outputs lie between -1 and 1: what is further off is another layer, and no rounding
 CHECKED = 100  # steps, of layers so large that the reference would take longer than all else
@@ -86,6 +88,11 @@ class Engine(NamedTuple):
     sequence: Callable[[Problem], Callable[[], Any]]
 
 
+def imported(module: str) -> Any:
+    """Type checkers find the same whether the module is installed or not."""
+    return import_module(module)
+
+
 Opener = Callable[[int], AbstractContextManager[Engine]]  # of the number of threads
 
 
@@ -107,7 +114,7 @@ def open_fastrnn(threads: int) -> Iterator[Engine]:
 
 @contextmanager
 def open_torch(threads: int) -> Iterator[Engine]:
-    import torch
+    torch = imported("torch")
 
     def sequence(problem: Problem) -> Callable[[], Any]:
         module = getattr(torch.nn, problem.cell)(problem.I, problem.H).eval()
@@ -126,9 +133,8 @@ def open_torch(threads: int) -> Iterator[Engine]:
 
 @contextmanager
 def open_onnxruntime(threads: int) -> Iterator[Engine]:
-    import onnxruntime as ort
-
-    onnx_model(Problem("RNN", 1, 1, 1, 1))  # makes sure that models can be made
+    ort = imported("onnxruntime")
+    imported("onnx")  # makes the models
 
     def sequence(problem: Problem) -> Callable[[], Any]:
         session = onnxruntime_session(onnx_model(problem), threads)
@@ -147,8 +153,7 @@ def open_onnxruntime(threads: int) -> Iterator[Engine]:
 
 
 def onnxruntime_session(model: bytes, threads: int) -> Any:
-    import onnxruntime as ort
-
+    ort = imported("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -161,27 +166,22 @@ def onnx_model(problem: Problem, *, state: bool = False) -> bytes:
 
     With `state` also from initial_h, and initial_c for an LSTM, to Y_h and Y_c, (1, N, H) each.
     """
-    import onnx
-    from onnx import helper, numpy_helper
-
-    spec, (T, N, I, H) = SPECS[problem.cell], (problem.T, problem.N, problem.I, problem.H)  # noqa: E741
+    helper, numpy_helper = imported("onnx.helper"), imported("onnx.numpy_helper")
+    spec, N, H = SPECS[problem.cell], problem.N, problem.H
     w_ih, w_hh, b_ih, b_hh = (_onnx_gates(problem.cell, w) for w in problem.weights.values())
     weights = {"W": w_ih[None], "R": w_hh[None], "B": np.concatenate([b_ih, b_hh])[None]}
-    inputs, outputs = {"X": (T, N, I)}, {"Y": (T, 1, N, H)}
+    inputs: dict[str, tuple[int, ...]] = {"X": problem.x.shape}
+    outputs: dict[str, tuple[int, ...]] = {"Y": (problem.T, 1, N, H)}
     if state:
         inputs |= {f"initial_{s}": (1, N, H) for s in spec.states}
         outputs |= {f"Y_{s}": (1, N, H) for s in spec.states}
-    node = helper.make_node(
-        problem.cell,
-        ["X", *weights, "", *list(inputs)[1:]],  # between them: the lengths of the rows, not given
-        list(outputs),
-        hidden_size=H,
-        # torch's GRU: the reset gate is applied after the recurrent product
-        **({"linear_before_reset": 1} if problem.cell == "GRU" else {}),
-    )
+    names = ["X", *weights, "", *list(inputs)[1:]]  # "": the lengths of the rows, not given
+    # torch's GRU applies the reset gate after the recurrent product.
+    options = {"linear_before_reset": 1} if problem.cell == "GRU" else {}
+    node = helper.make_node(problem.cell, names, list(outputs), hidden_size=H, **options)
 
     def infos(arrays: Mapping[str, Any]) -> list[Any]:
-        return [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in arrays.items()]
+        return [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in arrays.items()]
 
     initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph([node], "layer", infos(inputs), infos(outputs), initializers)

@@ -61,24 +61,24 @@ def print_text(path: str, n_bytes: int, layers: list[LayerInfo], arrays: Arrays,
     values = sum(a.size for _, a in arrays)
     print(f"{show.plain(path)}: {show.size(n_bytes)}, {show.plural(len(arrays), 'array')} of {values:,} values\n")
     if layers:
-        columns = ["prefix", "layer", ">input", ">hidden", ">layers", "options", "dtype", ">parameters"]
-        show.print_table(columns, [layer_row(layer) for layer in layers])
+        layer_rows = [(layer.prefix or "(none)", torch_text(layer), f"{layer.n_parameters:,}") for layer in layers]
+        show.print_table(["prefix", "layer", ">parameters"], layer_rows)
     else:
         print("no recurrent layer")
     if arrays:
         print()
-        rows = [(name, a.shape, str(a.dtype), f"{a.size:,}", show.size(a.nbytes)) for name, a in arrays]
-        show.print_table(["array", ">shape", "dtype", ">values", ">size"], rows)
+        rows = [(name, a.shape, a.dtype, show.size(a.nbytes)) for name, a in arrays]
+        show.print_table(["array", ">shape", "dtype", ">size"], rows)
     if others:
         print()
         show.print_table(["other", "value"], others)
 
 
-def layer_row(layer: LayerInfo) -> list[object]:
-    options = ["bidirectional"] * layer.bidirectional + [f"proj_size={layer.proj_size}"] * (layer.proj_size > 0)
-    options += ["no bias"] * (not layer.bias)
-    sizes = [layer.input_size, layer.hidden_size, layer.num_layers]
-    return [layer.prefix or "(none)", layer.kind, *sizes, ", ".join(options), layer.dtype, f"{layer.n_parameters:,}"]
+def torch_text(layer: LayerInfo) -> str:
+    """The layer as torch prints it."""
+    usual = {"proj_size": 0, "num_layers": 1, "bias": True, "bidirectional": False}
+    options = [f"{name}={getattr(layer, name)}" for name, value in usual.items() if getattr(layer, name) != value]
+    return f"{layer.kind}({', '.join(map(str, [layer.input_size, layer.hidden_size, *options]))})"
 
 
 def flatten(state: Any) -> tuple[Arrays, Others]:

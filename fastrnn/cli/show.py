@@ -43,7 +43,7 @@ def _print_rich_table(titles: Sequence[str], right: Sequence[bool], cells: Seque
     from rich.text import Text
 
     styles = {"right": "green", "WRONG": "bold red"}
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for title, to_right in zip(titles, right, strict=True):
         table.add_column(title, justify="right" if to_right else "left", overflow="fold")
     for row in cells:
@@ -69,11 +69,11 @@ def _jsonable(value: Any) -> Any:
 def size(n_bytes: int) -> str:
     """Bytes for people: ``12.8 MB``."""
     value = float(n_bytes)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+    for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":
             break
         value /= 1000
-    return f"{n_bytes:,} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
+    return f"{n_bytes} B" if unit == "B" else f"{value:,.1f} {unit}"
 
 
 def plural(n: int, noun: str) -> str:

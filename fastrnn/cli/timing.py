@@ -39,7 +39,7 @@ class _Samples:
         self._function = function
         self._loop = 1
         self._calls(1)  # compiles, packs, allocates
-        estimate = min(self._calls(1)[0] for _ in range(2))
+        estimate, _ = self._calls(1)
         if estimate < SHORT:
             self._loop = math.ceil(LOOP / max(estimate, 1e-7))
         self._repeats = 1 if estimate > LONG else 3
@@ -71,8 +71,8 @@ def settled(
 ) -> dict[str, Timing]:
     """Time `functions` side by side.
 
-    In each round every function in turn gets a nap, one call that is not counted and three that are; a short call is a
-    loop of many. Bare alternation would be biased: what runs after an engine with threads pays for those threads'
+    In each round every function in turn gets a nap, one call that is not counted and three that are (of calls longer
+    than 0.25 s one; calls shorter than 100 us are loops of many). Bare alternation would be biased: what runs after an engine with threads pays for those threads'
     spinning and for cold caches.
 
     Parameters
@@ -87,8 +87,8 @@ def settled(
     dict of name to Timing
     """
     samples = {name: _Samples(function) for name, function in functions.items()}
-    affordable = budget / sum(s.round_seconds for s in samples.values())
-    for _ in range(min(rounds, max(3, int(min(affordable, rounds))))):
+    one_round = sum(s.round_seconds for s in samples.values())
+    for _ in range(rounds if rounds * one_round <= budget else min(rounds, max(3, int(budget / one_round)))):
         for s in samples.values():
             s.take()
     return {name: s.timing() for name, s in samples.items()}

@@ -8,6 +8,7 @@ lengths, reset, batch_first, h_n, c_n. Past the tolerance the exit status is 1.
 from __future__ import annotations
 
 import math
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any
 
@@ -119,12 +120,12 @@ def report(args: Namespace, loaded: files.Loaded, checks: list[Check]) -> None:
     rows = []
     for backend, against, value, d in checks:
         figures = (f"{d.absolute:.1e}", f"{d.relative:.1e}", f"{d.ulp:,.1f}", f"{d.allowed:.1e}")
-        rows.append((backend, against, value, *figures, show.verdict(d.ok)))
+        rows.append((backend, os.path.basename(against), value, *figures, show.verdict(d.ok)))
     show.print_table(["backend", "against", "of", ">absolute", ">relative", ">ULP", ">allowed", "verdict"], rows)
     eps = TOLERANCE if args.tolerance is None else args.tolerance
-    print(f"\nallowed: {eps:g} eps of {layer.dtype} x max(1, largest value)")
+    print("\nfloat64: the reference in that dtype; relative and ULP: of the largest value")
+    print(f"allowed: {eps:g} eps of {layer.dtype} x max(1, largest value)")
     if args.tolerance is None:
-        print(f"         or {GROWTH:g} x the change that one eps in weights and input makes, where that is more")
-    print("relative and ULP: of the largest value")
+        print(f"  or, where that is more, {GROWTH:g} x the effect of one eps in weights and input")
     for name, why_not in missing.items():
         print(f"not run: {name}: {why_not}")

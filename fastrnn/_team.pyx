@@ -1,0 +1,120 @@
+# cython: auto_pickle=False
+"""Threads that do tasks at the same time.
+
+Compiled, because between any two instructions of interpreted code a signal's handler may raise, KeyboardInterrupt above
+all: with some of the tasks started and others not, those that meet would wait for ever. Compiled code can be interrupted
+only where it waits for a lock, or where it runs interpreted code.
+"""
+
+from functools import partial
+from threading import Lock, Thread
+
+
+cdef class Worker:
+    """A thread that does one task whenever it is given one."""
+
+    cdef object task, error, go, done
+
+    def __init__(self):
+        self.go, self.done = Lock(), Lock()
+        self.go.acquire()
+        self.done.acquire()
+        Thread(target=self.serve, name="fastrnn", daemon=True).start()
+
+    def serve(self):
+        while True:
+            self.go.acquire()
+            try:
+                self.task()
+            except BaseException as error:
+                self.error = error
+            self.task = None
+            self.done.release()
+
+    cdef start(self, task):
+        self.task = task
+        self.go.release()
+
+    cdef wait(self, list errors):
+        """Until the task is done, come what may: it writes to arrays that the caller will use."""
+        while True:
+            try:
+                self.done.acquire()
+                break
+            except BaseException as error:  # raised by a signal's handler
+                errors.append(error)
+        if self.error is not None:
+            errors.append(self.error)
+            self.error = None
+
+
+cdef class Pool:
+    """Threads that wait for work. One call at a time has them."""
+
+    cdef object free
+    cdef list workers
+
+    def __init__(self):
+        self.free, self.workers = Lock(), []
+
+
+cdef class Team:
+    """The caller's thread and at most `extra` of a pool's, for a ``with`` block: none of these where the pool is taken."""
+
+    cdef Pool pool
+    cdef list workers
+    cdef Py_ssize_t extra
+    cdef bint holds
+
+    def __init__(self, Pool pool, Py_ssize_t extra):
+        self.pool, self.workers, self.extra, self.holds = pool, [], extra, False
+
+    def __enter__(self):
+        self.holds = self.extra > 0 and self.pool.free.acquire(False)
+        if self.holds:
+            try:
+                while len(self.pool.workers) < self.extra:
+                    self.pool.workers.append(Worker())
+            except RuntimeError:
+                pass    # the system, or an interpreter that is shutting down, starts no more threads: fewer will do
+            except BaseException:
+                self.__exit__()
+                raise
+            self.workers = self.pool.workers[:self.extra]
+        return self
+
+    def __exit__(self, *error):
+        if self.holds:
+            self.holds = False
+            self.pool.free.release()
+
+    @property
+    def size(self):
+        return 1 + len(self.workers)
+
+    def run(self, list tasks):
+        """Do at most `size` tasks at the same time; returns when all are done, and raises what any of them raised."""
+        cdef Worker worker
+        cdef list errors = [], busy = self.workers[:len(tasks) - 1]
+        if not 0 < len(tasks) <= self.size:
+            raise ValueError(f"tasks should be 1 to {self.size}, got: {len(tasks)}")
+        for worker, task in zip(busy, tasks[1:]):
+            worker.start(task)
+        try:
+            tasks[0]()
+        except BaseException as error:
+            errors.append(error)
+        for worker in busy:
+            worker.wait(errors)
+        if errors:
+            raise errors[0]
+
+    def run_all(self, list tasks):
+        """Do any number of tasks, dealt out in turn."""
+        cdef Py_ssize_t n = min(self.size, len(tasks))
+        self.run([partial(in_turn, tasks[i::n]) for i in range(n)])
+
+
+def in_turn(tasks):
+    for task in tasks:
+        task()

@@ -1,0 +1,87 @@
+"""Layers made of checkpoints: the right class, options and weights."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from crafted import CHECKPOINTS
+from test_find_layers import layer_state
+
+import fastrnn
+from fastrnn import CheckpointError
+
+LAYERS = {
+    "RNN(3, 4)": layer_state("RNN", 3, 4),
+    "GRU(3, 4, num_layers=2, bias=False)": layer_state("GRU", 3, 4, L=2, bias=False),
+    "LSTM(3, 4, num_layers=2, bidirectional=True)": layer_state("LSTM", 3, 4, L=2, bidirectional=True),
+    "LSTM(3, 4, proj_size=2)": layer_state("LSTM", 3, 4, P=2),
+    "RNNCell(3, 4)": layer_state("RNNCell", 3, 4),
+    "LSTMCell(3, 4)": layer_state("LSTMCell", 3, 4),
+    "GRUCell(3, 4, bias=False)": layer_state("GRUCell", 3, 4, bias=False),
+}
+
+
+@pytest.mark.parametrize("expected", LAYERS)
+def test_the_layer_has_the_class_and_the_weights(expected):
+    layer = fastrnn.from_state_dict(LAYERS[expected])
+    assert type(layer).__name__ == expected.partition("(")[0]
+    weights = layer.state_dict()
+    assert list(weights) == list(LAYERS[expected])
+    for name, array in LAYERS[expected].items():
+        np.testing.assert_array_equal(weights[name], array)
+    assert (layer.input_size, layer.hidden_size, layer.bias) == (3, 4, "bias=False" not in expected)
+    if "Cell" not in expected:
+        assert layer.num_layers == (2 if "num_layers" in expected else 1)
+        assert layer.bidirectional == ("bidirectional" in expected)
+    assert not layer.training
+
+
+def test_options():
+    layer = fastrnn.from_state_dict(LAYERS["RNN(3, 4)"], batch_first=True, nonlinearity="relu")
+    assert layer.batch_first
+    assert layer.nonlinearity == "relu"
+    assert fastrnn.from_state_dict(LAYERS["RNNCell(3, 4)"], nonlinearity="relu").nonlinearity == "relu"
+    with pytest.raises(ValueError, match="Unknown nonlinearity 'x'"):
+        fastrnn.from_state_dict(LAYERS["RNN(3, 4)"], nonlinearity="x")
+    with pytest.raises(ValueError, match="nonlinearity='relu': a LSTM has none"):
+        fastrnn.from_state_dict(LAYERS["LSTM(3, 4, proj_size=2)"], nonlinearity="relu")
+    with pytest.raises(ValueError, match="batch_first=True: a LSTMCell has none"):
+        fastrnn.from_state_dict(LAYERS["LSTMCell(3, 4)"], batch_first=True)
+
+
+def test_dtypes():
+    for stored, asked, made in (
+        (np.float32, None, np.float32),
+        (np.float64, None, np.float64),
+        (np.float16, None, np.float32),
+        (ml_dtypes.bfloat16, None, np.float32),
+        (ml_dtypes.float8_e5m2, None, np.float32),
+        (np.float32, "float64", np.float64),
+        (np.float64, np.float32, np.float32),
+        (ml_dtypes.bfloat16, "float64", np.float64),
+    ):
+        state = layer_state("GRU", 3, 4, dtype=stored)
+        layer = fastrnn.from_state_dict(state, dtype=asked)
+        assert layer.weight_ih_l0.dtype == made
+        np.testing.assert_array_equal(layer.weight_ih_l0, state["weight_ih_l0"].astype(made))
+
+
+def test_the_weights_are_copies():
+    state = fastrnn.load(CHECKPOINTS / "nested.pt")
+    layer = fastrnn.from_state_dict(state, "encoder.rnn")
+    before = layer.weight_ih_l0.copy()
+    layer.weight_ih_l0[...] = 0  # the arrays of the file are read-only
+    stored = state["model_state_dict"]["module._orig_mod.encoder.rnn.weight_ih_l0"]
+    np.testing.assert_array_equal(stored, before)
+
+
+def test_errors_are_those_of_finding():
+    with pytest.raises(ValueError, match="no recurrent layer"):
+        fastrnn.from_state_dict({})
+    with pytest.raises(ValueError, match="3 recurrent layers where one is expected"):
+        fastrnn.from_state_dict(fastrnn.load(CHECKPOINTS / "nested.pt"))
+    state = layer_state("GRU", 3, 4)
+    del state["bias_hh_l0"]
+    with pytest.raises(CheckpointError, match="bias_hh_l0 missing"):
+        fastrnn.from_state_dict(state)
