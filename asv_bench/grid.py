@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -84,15 +84,3 @@ def _parsed(text: str) -> tuple[str, list[str]]:
     if name not in fields or not values:
         raise ValueError(f"expected a filter such as cell=LSTM,GRU or B=1 or H=16,64, got: {text!r}")
     return fields[name], values.split(",")
-
-
-def blocks(problems: Sequence[Problem]) -> Iterator[list[Problem]]:
-    """Runs of problems that differ in T and H alone: what is printed as one table."""
-    block: list[Problem] = []
-    for problem in problems:
-        if block and (problem.cell, problem.N) != (block[-1].cell, block[-1].N):
-            yield block
-            block = []
-        block.append(problem)
-    if block:
-        yield block

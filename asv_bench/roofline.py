@@ -12,9 +12,10 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,7 @@ MEMORY = 4  # times the largest cache: nothing of it stays there
 
 class Level(NamedTuple):
     name: str
-    size: float  # bytes, of all threads
+    size: int  # bytes, of all threads; 0 for memory
     speed: float  # bytes per second, of all threads
 
 
@@ -60,28 +61,27 @@ def measure(caches: dict[str, int], threads: int) -> Roof:
             # The one place where "native" is right: it is this machine's peak that is asked for.
             subprocess.run(["cc", "-O3", "-march=native", "-o", program, SOURCE], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
-            speeds = {name: _numpy_read(size) for name, size in sizes.items()}
-            return _roof(caches, threads, speeds, _numpy_peak(), "NumPy, for lack of a C compiler: too low for L1")
-        speeds = {name: _run(program, size, threads) for name, size in sizes.items()}
-        return _roof(caches, threads, speeds, _run(program, 0, threads), f"roofline.c on {threads} core(s) at once")
-
-
-def _roof(caches: dict[str, int], threads: int, speeds: dict[str, float], peak: float, how: str) -> Roof:
-    shared = {"L3": 1}  # of the other levels each core has its own
-    levels = [
-        Level(name, caches.get(name, np.inf) * shared.get(name, threads), speed) for name, speed in speeds.items()
-    ]
+            speeds, peak = [_numpy_read(size) for size in sizes.values()], _numpy_peak()
+            how = "NumPy on one thread, there being no C compiler: too low, for L1 above all"
+        else:
+            speeds, peak = [_run(program, size, threads) for size in sizes.values()], _run(program, 0, threads)
+            how = f"roofline.c, {threads} at once"
+    levels = []
+    for name, speed in zip(sizes, speeds, strict=True):
+        own = threads if name in ("L1", "L2") else 1  # each core has its own
+        levels.append(Level(name, own * caches.get(name, 0), speed))
     return Roof(levels, peak, how)
 
 
 def _run(program: Path, size: int, threads: int) -> float:
-    cores: list[int | None] = [None]
-    if hasattr(os, "sched_getaffinity"):
-        cores = sorted(os.sched_getaffinity(0))[:threads]  # type: ignore[assignment]
-    pin = ["taskset", "-c"] if threads > 1 else []
-    commands = [[*pin, *([str(core)] if pin else []), str(program), str(size)] for core in cores]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    return sum(float(process.communicate()[0]) for process in processes)
+    """Copies that run at the same time, each on a core of its own."""
+    pins: list[Callable[[], None] | None] = [None] * threads
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))[-threads:]
+        pins = [partial(os.sched_setaffinity, 0, {core}) for core in cores]
+    command = [str(program), str(size)]
+    copies = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin) for pin in pins]
+    return sum(float(copy.communicate()[0]) for copy in copies)
 
 
 def _numpy_read(size: int) -> float:
@@ -95,7 +95,7 @@ def _numpy_peak() -> float:
     return 2 * n**3 / _best(lambda: a @ a)
 
 
-def _best(function: Any, repeat: int = 200) -> float:
+def _best(function: Callable[[], object], repeat: int = 200) -> float:
     times = []
     for _ in range(repeat):
         began = time.perf_counter()
@@ -111,31 +111,10 @@ def bound(problem: Problem, roof: Roof) -> Bound:
     moved = 4 * (G * H * H + G * H * I / T + N * (I + H))
     operations = 2 * N * G * H * (I + H)
     times = {"FMA": operations / roof.peak}
-    nearer = 0.0
+    nearer = 0
     for level in roof.levels:
         # At best the nearer levels keep as much as they hold from step to step, and the rest passes from this one.
         times[level.name] = max(0.0, moved - nearer) / level.speed
         nearer = level.size
     by = max(times, key=times.__getitem__)
     return Bound(moved / 1e6, operations / 1e6, times[by] * 1e6, by)
-
-
-def as_dict(roof: Roof) -> dict[str, Any]:
-    levels: Sequence[Level] = roof.levels
-    return {
-        "how": roof.how,
-        "gflops": roof.peak / 1e9,
-        "levels": {level.name: {"bytes": _finite(level.size), "gb_per_s": level.speed / 1e9} for level in levels},
-    }
-
-
-def from_dict(figures: dict[str, Any]) -> Roof:
-    levels = [
-        Level(name, np.inf if level["bytes"] is None else level["bytes"], level["gb_per_s"] * 1e9)
-        for name, level in figures["levels"].items()
-    ]
-    return Roof(levels, figures["gflops"] * 1e9, figures["how"])
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any
 from .backends import backends, set_backend, set_flush_denormals, use_backend
 from .errors import BackendError, CheckpointError
 from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
-from .packing import (
-    PackedSequence,
-    invert_permutation,
-    pack_padded_sequence,
-    pack_sequence,
-    pad_packed_sequence,
-    pad_sequence,
-    unpack_sequence,
-    unpad_sequence,
-)
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from .checkpoint import find_layers, load, save
     from .config import show_config
     from .layers.from_state_dict import from_state_dict
+    from .packing import (
+        PackedSequence,
+        invert_permutation,
+        pack_padded_sequence,
+        pack_sequence,
+        pad_packed_sequence,
+        pad_sequence,
+        unpack_sequence,
+        unpad_sequence,
+    )
 
 __all__ = [
     "GRU",
@@ -70,6 +70,14 @@ _LAZY = {
     "save": "checkpoint",
     "from_state_dict": "layers.from_state_dict",
     "show_config": "config",
+    "PackedSequence": "packing",
+    "invert_permutation": "packing",
+    "pack_padded_sequence": "packing",
+    "pack_sequence": "packing",
+    "pad_packed_sequence": "packing",
+    "pad_sequence": "packing",
+    "unpack_sequence": "packing",
+    "unpad_sequence": "packing",
 }
 
 

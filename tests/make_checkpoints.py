@@ -20,10 +20,9 @@ import safetensors.torch
 import torch
 
 DATA = Path(__file__).parent / "data" / "checkpoints"
-DTYPES = (
-    "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool complex32 complex64 "
-    "complex128 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
-).split()
+DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64")
+DTYPES += ("uint8", "uint16", "uint32", "uint64", "bool", "complex32", "complex64", "complex128")
+DTYPES += ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
 
 
 def dtypes():

@@ -12,27 +12,35 @@ from ..errors import CheckpointError
 
 _KEY_ITEMS = 64
 _SAME_HASH = 32
-_INSTANT = (str, bytes, bool, type(None), float)
+_SIMPLE = (str, bytes, bool, type(None), float, int)
 
 
 class KeyRules:
     """Decides which objects of a pickle may be keys of a dictionary or items of a set.
 
     Only what hashes quickly, and cannot be made to collide, may. Strings are hashed with a secret and no more than a
-    few numbers of 64 bits share a hash; but any number of tuples with one hash is easily made, and a dictionary of
-    10^5 of them would take minutes, so those are counted.
+    few numbers of 64 bits share a hash; but any number of tuples or longer integers with one hash is easily made, and a
+    dictionary of 10^5 of them would take minutes, so those are counted.
     """
 
     def __init__(self, inert: tuple[type, ...]) -> None:
-        self._instant = {*_INSTANT, *inert}
+        self._simple = {*_SIMPLE, *inert}
         self._same_hash: Counter[tuple[int, int]] = Counter()
 
     def check(self, container: object, key: Any) -> None:
         """Raise CheckpointError if `key` may not be put in `container`."""
-        if self._simple(key):
-            return
-        if type(key) is not tuple:
-            raise CheckpointError(f"a dictionary key is a {type(key).__name__} that is too large or not allowed")
+        kind = type(key)
+        if kind is tuple:
+            self._check_tuple(key)
+        elif not self._is_simple(key):
+            raise CheckpointError(f"a dictionary or set has a key of type {kind.__name__}, which is not allowed")
+        if kind is tuple or (kind is int and key.bit_length() > 64):
+            bucket = (id(container), hash(key))
+            self._same_hash[bucket] += 1
+            if self._same_hash[bucket] > _SAME_HASH:
+                raise CheckpointError("dictionary keys are made to collide")
+
+    def _check_tuple(self, key: tuple[Any, ...]) -> None:
         pending, n_items = [key], 0
         while pending:
             part = pending.pop()
@@ -40,18 +48,11 @@ class KeyRules:
             if n_items > _KEY_ITEMS:
                 raise CheckpointError(f"a dictionary key is a tuple of more than {_KEY_ITEMS} items")
             pending += [item for item in part if type(item) is tuple]
-            if not all(type(item) is tuple or self._simple(item) for item in part):
+            if not all(type(item) is tuple or self._is_simple(item) for item in part):
                 raise CheckpointError("a dictionary key is a tuple of items that are not allowed")
-        bucket = (id(container), hash(key))
-        self._same_hash[bucket] += 1
-        if self._same_hash[bucket] > _SAME_HASH:
-            raise CheckpointError("dictionary keys are made to collide")
 
-    def _simple(self, key: Any) -> bool:
-        kind = type(key)
-        if kind is int:
-            return bool(key.bit_length() <= 64)
-        return kind in self._instant or isinstance(key, np.integer | np.floating)
+    def _is_simple(self, key: Any) -> bool:
+        return type(key) in self._simple or isinstance(key, np.integer | np.floating)
 
 
 def check_tree(

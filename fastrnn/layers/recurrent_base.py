@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import sequence, validate
 from ..cells import CellSpec, Weights, parameter_names
-from ..packing import PackedSequence
-from ..stream import Stream
 from .base import Layer
+
+if TYPE_CHECKING:  # imported when first used, so that `import fastrnn` costs little
+    from ..packing import PackedSequence
+    from ..stream import Stream
 
 Array = NDArray[Any]
 
@@ -147,7 +149,7 @@ class Recurrent(Layer):
         TypeError, ValueError
             An argument is not as described; nothing has been changed.
         """
-        if isinstance(x, PackedSequence):
+        if isinstance(x, tuple) and hasattr(x, "batch_sizes"):
             return self._call_packed(x, hx, lengths=lengths, reset=reset, return_states=return_states, out=out)
         x = validate.real_array("x", x, self._dtype)
         validate.rank(type(self).__name__, x)
@@ -230,6 +232,8 @@ class Recurrent(Layer):
     def _call_packed(
         self, packed: PackedSequence, hx: Any, *, lengths: Any, out: Any, reset: Any, **kwargs: Any
     ) -> Any:
+        from ..packing import PackedSequence
+
         for name, value in (("lengths", lengths), ("out", out), ("reset", reset)):
             if value is not None:
                 raise ValueError(f"{name} should be None where x is a PackedSequence, got: {type(value).__name__}")
@@ -281,6 +285,8 @@ class Recurrent(Layer):
         ValueError
             The layer is bidirectional: its reverse direction would need the future.
         """
+        from ..stream import Stream
+
         if self.bidirectional:
             raise ValueError("stream needs a layer of one direction, got: bidirectional=True")
         return Stream(self._stack(), self.input_size, validate.size("batch_size", batch_size), self.batch_first)

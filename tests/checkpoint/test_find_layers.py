@@ -82,7 +82,7 @@ def test_what_torch_saved():
     state = strict_load(CHECKPOINTS / "nested.pt")
     prefix = "model_state_dict.module._orig_mod."
     assert [repr(info) for info in fastrnn.find_layers(state)] == [
-        f"<LayerInfo '{prefix}encoder.rnn.': GRU(3, 4, num_layers=2, bidirectional=True), float32, 576 parameters>",
+        f"<LayerInfo '{prefix}encoder.rnn.': GRU(3, 4, num_layers=2, bidirectional=True), float32, 552 parameters>",
         f"<LayerInfo '{prefix}decoder.': LSTM(8, 5, bias=False, proj_size=2), float32, 210 parameters>",
         f"<LayerInfo '{prefix}cell.': RNNCell(2, 3), float32, 21 parameters>",
     ]

@@ -11,7 +11,7 @@ import pytest
 from crafted import (
     bomb,
     call,
-    name,
+    global_name,
     number,
     numbers,
     pickled,
@@ -32,7 +32,7 @@ MANY = 2_000_000
 
 
 def records(depth):
-    return pickled(name("a", "b") + b"q\x000" + b"h\x00" * depth + b"N" + b"\x85\x81" * depth)
+    return pickled(global_name("a", "b") + b"q\x000" + b"h\x00" * depth + b"N" + b"\x85\x81" * depth)
 
 
 def many_calls(function, args):
@@ -66,7 +66,7 @@ PAIRS = b"](" + b"".join(b"M" + struct.pack("<H", i % 60000) + b"N\x86" for i in
 LONG = text("x" * 200_000)
 NUMPY_BOOLS = tup(
     b"B" + struct.pack("<I", 200_000) + bytes(200_000),
-    call(name("numpy", "dtype"), text("b1"), b"\x89", b"\x88"),
+    call(global_name("numpy", "dtype"), text("b1"), b"\x89", b"\x88"),
     numbers(200_000),
     text("C"),
 )
@@ -88,14 +88,21 @@ RESOURCES = {
     "lists in lists": (pickled(b"]" * 400_000 + b"a" * 399_999), "max_depth"),
     "records in records": (records(200_000), "max_depth"),
     "doubling": (doubling(100), "max_ops"),
-    "sets of one list": (many_calls(name("builtins", "set"), tup(NUMBERS)), "max_bytes"),
-    "dicts of one list": (many_calls(name("collections", "OrderedDict"), tup(PAIRS)), "max_bytes"),
-    "bytes of one text": (many_calls(name("_codecs", "encode"), tup(LONG, text("latin1"))), "max_bytes"),
-    "sizes of one tuple": (many_calls(name("torch", "Size"), tup(b"(" + b"K\x01" * 60_000 + b"t")), "Size"),
-    "records of one tuple": (many_calls(name("a", "b"), b"(" + b"K\x01" * 60_000 + b"t"), "max_ops"),
-    "arrays of one text": (many_calls(name("numpy._core.numeric", "_frombuffer"), NUMPY_BOOLS), "max_bytes"),
-    "conjugates of one storage": (many_calls(name("torch._utils", "_rebuild_tensor_v2"), CONJUGATE), "max_bytes"),
+    "sets of one list": (many_calls(global_name("builtins", "set"), tup(NUMBERS)), "max_bytes"),
+    "dicts of one list": (many_calls(global_name("collections", "OrderedDict"), tup(PAIRS)), "max_bytes"),
+    "bytes of one text": (many_calls(global_name("_codecs", "encode"), tup(LONG, text("latin1"))), "max_bytes"),
+    "sizes of one tuple": (many_calls(global_name("torch", "Size"), tup(b"(" + b"K\x01" * 60_000 + b"t")), "Size"),
+    "records of one tuple": (many_calls(global_name("a", "b"), b"(" + b"K\x01" * 60_000 + b"t"), "max_ops"),
+    "arrays of one text": (many_calls(global_name("numpy._core.numeric", "_frombuffer"), NUMPY_BOOLS), "max_bytes"),
+    "conjugates of one storage": (
+        many_calls(global_name("torch._utils", "_rebuild_tensor_v2"), CONJUGATE),
+        "max_bytes",
+    ),
     "colliding keys": (pickled(b"}(", *(pair + b"N" for pair in COLLIDING), b"u"), "collide"),
+    "colliding integers": (
+        pickled(b"}(", *(number(i * ((1 << 61) - 1)) + b"N" for i in range(20_000)), b"u"),
+        "collide",
+    ),
     "colliding items": (pickled(b"\x8f(", *COLLIDING, b"\x90", protocol=4), "collide"),
 }
 

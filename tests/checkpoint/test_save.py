@@ -12,12 +12,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from crafted import strict_load
+from crafted import global_name, pickled, strict_load, torch_zip
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn.checkpoint.archive import Archive, Limits, Source
+from fastrnn.checkpoint.archive import Archive
+from fastrnn.checkpoint.limits import Limits
+from fastrnn.checkpoint.source import Source
 from fastrnn.checkpoint.zip_writer import ZipWriter
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -59,11 +61,9 @@ def test_numpy_scalars_become_numbers(tmp_path):
     assert [type(value) for value in read] == [float, int, bool, float, str]
 
 
+KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "c8", "c16")
 ARRAYS = {
-    **{
-        kind: np.arange(6).astype(kind).reshape(2, 3)
-        for kind in ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "c8", "c16"]
-    },
+    **{kind: np.arange(6).astype(kind).reshape(2, 3) for kind in KINDS},
     "bfloat16": np.arange(6).astype(BFLOAT16),
     "float8": np.arange(6).astype(ml_dtypes.float8_e5m2),
     "bool": np.array([True, False]),
@@ -219,10 +219,8 @@ def test_pt_refuses_what_it_cannot_hold(tmp_path):
 
 
 def _namespace_file(tmp_path):
-    from crafted import name, pickled, torch_zip
-
     path = tmp_path / "namespace.pt"
-    path.write_bytes(torch_zip(pickled(name("argparse", "Namespace"), b")\x81}b")))
+    path.write_bytes(torch_zip(pickled(global_name("argparse", "Namespace"), b")\x81}b")))
     return path
 
 
@@ -238,9 +236,8 @@ def test_other_suffixes_are_refused(tmp_path):
 def test_a_failed_save_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.pt"
     fastrnn.save({"old": 1}, path)
-    for suffix in (".pt",):
-        with pytest.raises(TypeError):
-            fastrnn.save({"w": np.ones(1000), "bad": object()}, path.with_suffix(suffix))
+    with pytest.raises(TypeError):
+        fastrnn.save({"w": np.ones(1000), "bad": object()}, path)
     assert strict_load(path) == {"old": 1}
     assert os.listdir(tmp_path) == ["a.pt"]
 
@@ -280,7 +277,7 @@ def test_zip64_records_are_written(tmp_path, monkeypatch):
     content = path.read_bytes()
     assert content.count(b"PK\6\6") == content.count(b"PK\6\7") == 1
     wide = struct.pack("<I", 100)
-    assert content.count(wide * 2) == 4  # two entries, each in its header and in the directory
+    assert content.count(wide * 2) == 5  # two entries in headers and directory, and the end record
     # What was written as "see the zip64 record" at 100 has to be 0xFFFFFFFF for a reader.
     content = content.replace(wide, b"\xff" * 4)
     source = Source(memoryview(content))

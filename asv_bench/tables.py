@@ -1,0 +1,172 @@
+"""Tables that read well in a terminal and in Markdown: of each part of the results, and of what follows from them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from math import exp, log
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from fastrnn.cli.engines import Problem
+from machine import line
+from roofline import Roof, bound
+
+Results = dict[str, Any]
+SIZE = ("cell", "B", "T", "I", "H")
+FLOOR = 4 * float(np.finfo("float32").eps)  # a smaller error is right, whatever torch's is
+TITLES = {
+    "imports": "Import, each in a fresh process",
+    "sequences": "us per step (largest error)",
+    "streams": "One step per call, the state kept: us per call (largest error)",
+    "starts": "A new layer: ms to make it + ms of the first call (of a later one)",
+}
+
+
+def print_settings(results: Results) -> None:
+    threads = results["threads"]
+    print(line(results["machine"]))
+    print(f"{threads} thread{'s' * (threads > 1)} on as many cores; load before: {results['machine']['load']}")
+    for name, why in results["left_out"].items():
+        print(f"left out: {name}: {why}")
+
+
+def print_rows(part: str, rows: Iterable[Results]) -> None:
+    """As they come."""
+    formatted = {"imports": _import, "sequences": _timed, "streams": _timed, "starts": _start}[part]
+    widths: list[int] = []
+    for row in rows:
+        cells = formatted(row)
+        if not widths:
+            widths = [max(len(title), len(cell), 5) for title, cell in cells.items()]
+            print(f"\n{TITLES[part]}\n")
+            _print_line(cells, widths)
+            print("|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
+        _print_line(cells.values(), widths)
+
+
+def print_table(rows: Sequence[dict[str, str]]) -> None:
+    widths = [max(len(title), *(len(row[title]) for row in rows)) for title in rows[0]]
+    _print_line(rows[0], widths)
+    print("|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
+    for row in rows:
+        _print_line(row.values(), widths)
+
+
+def _print_line(cells: Iterable[str], widths: Sequence[int]) -> None:
+    print("| " + " | ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True)
+
+
+def _timed(row: Results) -> dict[str, str]:
+    cells = {name: str(row[name]) for name in SIZE}
+    for name, us in row["us_per_step"].items():
+        cells[name] = f"{us:,.2f} ({row['error'][name]:.0e})".rjust(16)
+    return cells | {"best peer / fastrnn": "" if row["ratio"] is None else f"{row['ratio']:.2f}"}
+
+
+def _start(row: Results) -> dict[str, str]:
+    cells = {name: str(row[name]) for name in SIZE}
+    for name, start in row["seconds"].items():
+        make, first, later = (1e3 * start[key] for key in ("make", "first_call", "later_call"))
+        cells[name] = f"{make:.2f} + {first:.3f} ({later:.3f})".rjust(24)
+    return cells
+
+
+def _import(row: Results) -> dict[str, str]:
+    first = row["first_result"]
+    return {
+        "package": row["name"].rjust(11),
+        "import, s": f"{row['seconds']:.3f}",
+        "memory, MB": f"{row['megabytes']:.0f}",
+        "until the first result, s": "" if first is None else f"{first:.3f}",
+    }
+
+
+def print_summary(results: Results) -> None:
+    """Ratios by cell and batch, where a peer is ahead, processors used, and errors past their bound."""
+    timed = [row for part in ("sequences", "streams") for row in results.get(part, []) if row["ratio"]]
+    groups: dict[tuple[str, str], list[Results]] = defaultdict(list)
+    for part in ("sequences", "streams"):
+        for row in results.get(part, []):
+            if row["ratio"]:
+                groups[_group(part, row), row["cell"]].append(row)
+    if groups:
+        print("\nTime of the best peer over ours\n")
+        print_table([_ratios(what, cell, rows) for (what, cell), rows in groups.items()])
+    behind = [f"{_name(row)}: {row['best_peer']} {row['ratio']:.2f}" for row in timed if row["ratio"] < 1]
+    print(f"\nA peer is ahead at {len(behind)} of {len(timed)}" + "".join(f"\n  {text}" for text in behind))
+    _print_processors(list(chain(results.get("sequences", []), results.get("streams", []))))
+    _print_errors(results.get("sequences", []))
+    if "load_after" in results["machine"]:
+        print(f"load before: {results['machine']['load']}, after: {results['machine']['load_after']}")
+
+
+def _group(part: str, row: Results) -> str:
+    if part == "streams":
+        return "stream"
+    if row["B"] > 1:
+        return f"B={row['B']}"
+    return f"B=1, T={row['T']}, " + ("I=H" if row["I"] == row["H"] else f"I={row['I']}")
+
+
+def _name(row: Results) -> str:
+    return " ".join([row["cell"], *(f"{name}={row[name]}" for name in SIZE[1:])])
+
+
+def _ratios(what: str, cell: str, rows: Sequence[Results]) -> dict[str, str]:
+    ratios = [row["ratio"] for row in rows]
+    least = min(rows, key=lambda row: row["ratio"])
+    return {
+        "layers": what,
+        "cell": cell,
+        "H": f"{rows[0]['H']}..{rows[-1]['H']}",
+        "geometric mean": f"{exp(sum(map(log, ratios)) / len(ratios)):.2f}",
+        "least": f"{least['ratio']:.2f} (H={least['H']}, {least['best_peer']})",
+    }
+
+
+def _print_processors(rows: Sequence[Results]) -> None:
+    used: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, processors in row["processors"].items():
+            used[name].append(processors)
+    if used:
+        print("processor time over wall time, median and largest:")
+        print("  " + ", ".join(f"{name} {median(seen):.2f} {max(seen):.2f}" for name, seen in used.items()))
+
+
+def _print_errors(rows: Sequence[Results]) -> None:
+    """The accuracy that is asked for: at most 1.5 times torch's own error, or 4 epsilons."""
+    past = []
+    for row in rows:
+        ours, torch = row["error"].get("fastrnn", 0.0), row["error"].get("torch", 0.0)
+        if ours > max(1.5 * torch, FLOOR):
+            past.append(f"{_name(row)}: {ours:.1e}, torch {torch:.1e}")
+    print(f"errors past max(1.5 x torch's, {FLOOR:.1e}): {len(past)}" + "".join(f"\n  {text}" for text in past))
+
+
+def print_roofline(rows: Sequence[Results], roof: Roof) -> None:
+    """Batches, and one sequence at I = H: beside the least time that a step can take on this machine."""
+    speeds = ", ".join(f"{level.name} {level.speed / 1e9:.0f} GB/s" for level in roof.levels)
+    print(f"\nRoofline ({roof.how}): {speeds}, FMA {roof.peak / 1e9:.0f} GFLOP/s\n")
+    table = []
+    for row in rows:
+        if row["I"] != row["H"] or (row["B"] == 1 and row["T"] != 100):
+            continue
+        least = bound(Problem(row["cell"], row["T"], row["B"], row["I"], row["H"]), roof)
+        us = row["us_per_step"]["fastrnn"]
+        table.append(
+            {
+                **{name: str(row[name]) for name in ("cell", "B", "H")},
+                "MB": f"{least.megabytes:.3g}",
+                "MFLOP": f"{least.megaflops:.3g}",
+                "least, us": f"{least.us:.3g} ({least.by})",
+                "ours, us": f"{us:.3g}",
+                "ours / least": f"{us / least.us:.2f}",
+            }
+        )
+    if table:
+        print_table(table)
