@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+ENGINES = ("fastrnn", "torch", "onnxruntime", "openvino", "jax")
 PARTS = ("imports", "sequences", "streams", "starts")
 
 
@@ -41,7 +42,7 @@ def main() -> int:
         chosen = grid.filtered(chosen, args.only)
         effort = measure.QUICK if args.quick else measure.THOROUGH
         try:
-            measure.run(chosen, args.threads, args.engines, effort, results)
+            measure.run(chosen, args.parts, args.threads, args.engines, effort, results)
         finally:
             write(results, args.json)
     tables.print_summary(results)
@@ -57,8 +58,8 @@ def show(args: argparse.Namespace, results: dict[str, Any]) -> None:
 
         if "roof" not in results:
             results["roof"] = roofline.measure(results["machine"]["caches"], results["threads"])._asdict()
-        tables.print_roofline(results["sequences"], roofline.Roof(**results["roof"]))
-        write(results, args.json)
+            write(results, args.json)
+        tables.print_roofline(results.get("sequences", []), roofline.from_dict(results["roof"]))
     if args.plot:
         import plots
 
@@ -74,7 +75,7 @@ def parsed() -> argparse.Namespace:
     size.add_argument("--read", type=Path, metavar="FILE", help="take the figures from a file that --json wrote")
     parser.add_argument("--only", nargs="+", default=[], metavar="X=...", help="cell=LSTM,GRU B=1 H=16,64 T=100 I=1")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
-    parser.add_argument("--engines", nargs="+", metavar="NAME", help="fastrnn torch onnxruntime openvino jax")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="(default: all)")
     parser.add_argument("--threads", type=int, default=1, metavar="K", help="of each engine (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--roofline", action="store_true", help="how far fastrnn is from what this machine can do")
@@ -95,7 +96,7 @@ def prepare_process(threads: int) -> None:
 
 
 def write(results: dict[str, Any], path: Path | None) -> None:
-    if path is not None:
+    if path is not None and results:
         path.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import tables
-from fastrnn.cli.engines import AGREE, Engine, Problem, opened
-from fastrnn.cli.timing import Timing, settled
 from grid import Grid
 from machine import load, machine
 from peers import OPENERS
 from starts import first_calls, imports
 from streams import all_steps, steps
+
+from fastrnn.cli.engines import AGREE, Engine, Problem, opened
+from fastrnn.cli.timing import Timing, settled
 
 Results = dict[str, Any]
 
@@ -27,20 +28,22 @@ class Effort(NamedTuple):
 QUICK, THOROUGH = Effort(3, 3.0, 3), Effort(5, 12.0, 5)
 
 
-def run(grid: Grid, threads: int, names: Iterable[str] | None, effort: Effort, results: Results) -> None:
+def run(grid: Grid, parts: Sequence[str], threads: int, names: Sequence[str], effort: Effort, results: Results) -> None:
     """Fill `results` part by part, so that an interrupted run leaves what it has."""
     with opened(OPENERS, threads, names) as (engines, left_out):
         found = [engine.name for engine in engines]
         results |= {"threads": threads, "machine": machine(), "left_out": left_out}
         results["engines"] = {engine.name: engine.version for engine in engines}
         tables.print_settings(results)
-        for part, measured in (
-            ("imports", imported(found, effort)),
-            ("sequences", sequences(grid.sequences, engines, effort)),
-            ("streams", streams(grid.streams, found, threads, effort)),
-            ("starts", starts(grid.starts, engines, effort)),
-        ):
-            tables.print_rows(part, keep(measured, results.setdefault(part, [])))
+        rows = {
+            "imports": imported(found, effort),
+            "sequences": sequences(grid.sequences, engines, effort),
+            "streams": streams(grid.streams, found, threads, effort),
+            "starts": starts(grid.starts, engines, effort),
+        }
+        for part in parts:
+            results[part] = []
+            tables.print_rows(part, keep(rows[part], results[part]))
         results["machine"]["load_after"] = load()
 
 

@@ -1,5 +1,7 @@
-/* What one core of this machine can do at best: argv[1] bytes are read again and again, and it multiplies and adds.
-   Prints bytes per second, or operations per second where argv[1] is 0. */
+/* roofline BYTES [CORE]: what one core can do at best. So many bytes are read again and again; with 0 it multiplies and
+   adds. Prints bytes or operations per second. */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +80,14 @@ int main(int argc, char **argv)
     size_t n = bytes / sizeof(vint) & ~(size_t)7;
     vint *p = NULL;
     double best = 0;
+#ifdef __linux__
+    if (argc > 2) {
+        cpu_set_t cores;
+        CPU_ZERO(&cores);
+        CPU_SET(atoi(argv[2]), &cores);
+        sched_setaffinity(0, sizeof cores, &cores);
+    }
+#endif
     if (bytes) {
         size_t size = (bytes + huge - 1) & ~(huge - 1);
         if (n == 0 || !(p = aligned_alloc(huge, size)))

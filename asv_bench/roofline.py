@@ -2,8 +2,8 @@
 
 The bytes and operations are those that nobody can do without: in each step the recurrent weights are read once for all
 rows, x is read and y written; the weights of the input are read once in a call; all products are multiplied and added.
-What sigmoid and tanh cost and the wait for one step's end before the next can begin are not counted, so no layer reaches
-its bound, and a small one stays far from it.
+What sigmoid and tanh cost and the wait for one step's end before the next can begin are not counted, so no layer
+reaches its bound, and a small one stays far from it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +49,10 @@ class Bound(NamedTuple):
     by: str  # what takes longest
 
 
+def from_dict(figures: dict[str, Any]) -> Roof:
+    return Roof([Level(*level) for level in figures["levels"]], figures["peak"], figures["how"])
+
+
 def measure(caches: dict[str, int], threads: int) -> Roof:
     """Read the caches and multiply at full speed, on `threads` cores at once."""
     sizes = {name: int(caches[name] * part) for name, part in PARTS.items() if name in caches}
@@ -65,7 +68,7 @@ def measure(caches: dict[str, int], threads: int) -> Roof:
             how = "NumPy on one thread, there being no C compiler: too low, for L1 above all"
         else:
             speeds, peak = [_run(program, size, threads) for size in sizes.values()], _run(program, 0, threads)
-            how = f"roofline.c, {threads} at once"
+            how = f"roofline.c on {threads} core" + "s at once" * (threads > 1)
     levels = []
     for name, speed in zip(sizes, speeds, strict=True):
         own = threads if name in ("L1", "L2") else 1  # each core has its own
@@ -75,12 +78,9 @@ def measure(caches: dict[str, int], threads: int) -> Roof:
 
 def _run(program: Path, size: int, threads: int) -> float:
     """Copies that run at the same time, each on a core of its own."""
-    pins: list[Callable[[], None] | None] = [None] * threads
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))[-threads:]
-        pins = [partial(os.sched_setaffinity, 0, {core}) for core in cores]
-    command = [str(program), str(size)]
-    copies = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin) for pin in pins]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(threads))
+    commands = [[str(program), str(size), str(core)] for core in cores[-threads:]]
+    copies = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     return sum(float(copy.communicate()[0]) for copy in copies)
 
 
@@ -106,7 +106,7 @@ def _best(function: Callable[[], object], repeat: int = 200) -> float:
 
 def bound(problem: Problem, roof: Roof) -> Bound:
     """The least time for one step."""
-    T, N, I, H = problem.T, problem.N, problem.I, problem.H  # noqa: E741
+    T, N, I, H = problem.T, problem.N, problem.I, problem.H
     G = SPECS[problem.cell].n_gates
     moved = 4 * (G * H * H + G * H * I / T + N * (I + H))
     operations = 2 * N * G * H * (I + H)

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -98,6 +99,6 @@ def first_calls(problem: Problem, engines: Sequence[Engine], repeat: int) -> dic
                 clock.append(time.perf_counter())
                 run()
             clock.append(time.perf_counter())
-            make, first, _, later = (b - a for a, b in zip(clock, clock[1:], strict=False))
+            make, first, _, later = (b - a for a, b in pairwise(clock))
             samples[engine.name].append(Start(make, first, later))
     return {name: Start(*map(median, zip(*starts, strict=True))) for name, starts in samples.items()}

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-import fastrnn
-from fastrnn.cli.engines import SPECS, Problem, imported, onnx_model, onnxruntime_session
 from peers import jax_cell, openvino_request
+
+from fastrnn.cli.engines import SPECS, Problem, imported, onnx_model, onnxruntime_session
 
 Step = Callable[[NDArray[Any]], Any]
 

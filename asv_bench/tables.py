@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-
-from fastrnn.cli.engines import Problem
 from machine import line
 from roofline import Roof, bound
+
+from fastrnn.cli.engines import Problem
 
 Results = dict[str, Any]
 SIZE = ("cell", "B", "T", "I", "H")
@@ -29,7 +29,7 @@ TITLES = {
 def print_settings(results: Results) -> None:
     threads = results["threads"]
     print(line(results["machine"]))
-    print(f"{threads} thread{'s' * (threads > 1)} on as many cores; load before: {results['machine']['load']}")
+    print(f"{threads} thread{'s' * (threads > 1)}; processes that wanted a core before: {results['machine']['load']}")
     for name, why in results["left_out"].items():
         print(f"left out: {name}: {why}")
 
@@ -101,7 +101,7 @@ def print_summary(results: Results) -> None:
     _print_processors(list(chain(results.get("sequences", []), results.get("streams", []))))
     _print_errors(results.get("sequences", []))
     if "load_after" in results["machine"]:
-        print(f"load before: {results['machine']['load']}, after: {results['machine']['load_after']}")
+        print(f"processes that want a core after: {results['machine']['load_after']}")
 
 
 def _group(part: str, row: Results) -> str:

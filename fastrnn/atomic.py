@@ -31,11 +31,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The folder is missing or may not be written to, or `path` is a folder.
+        The folder is missing or may not be written to, or `path` is a folder or a device.
     """
     target = Path(os.path.realpath(os.fspath(path)))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "not a regular file, which could be replaced", os.fspath(path))  # /dev/null!
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     temporary = target.with_name(f".fastrnn-{secrets.token_hex(8)}{target.suffix}")

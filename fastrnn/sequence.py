@@ -135,39 +135,39 @@ class _Run(NamedTuple):
 
     def layer(self, i: int, x: Array, y: Array, start: int = 0, stop: int | None = None) -> None:
         """Run layer and direction `i` over some of the steps, x (T, N, I) -> y (T, N, D*H_out)."""
-        steps, d = slice(start, stop), i % self.stack.directions
-        y = y[steps, :, d * self.stack.out_size : (d + 1) * self.stack.out_size]
-        c_all = None if self.states is None or self.states.c is None else self.states.c[i, 1:][steps]
-        lengths = self.lengths
-        if lengths is not None and stop is not None:
-            lengths = np.clip(lengths - start, 0, stop - start)
-        self.stack.backend.forward(
-            self.stack.prepared[i],
-            x[steps],
+        stack, states, lengths, reset = self.stack, self.states, self.lengths, self.reset
+        d = i % stack.directions
+        if stack.directions == 2:
+            y = y[:, :, d * stack.out_size : (d + 1) * stack.out_size]
+        if stop is not None:
+            x, y = x[start:stop], y[start:stop]
+            lengths = None if lengths is None else np.clip(lengths - start, 0, stop - start)
+            reset = None if reset is None else reset[start:stop]
+        stack.backend.forward(
+            stack.prepared[i],
+            x,
             y,
             self.h_n[i],
             None if self.c_n is None else self.c_n[i],
             lengths=lengths,
-            reset=None if self.reset is None else self.reset[steps],
+            reset=reset,
             reverse=d == 1,
-            c_all=c_all,
+            c_all=None if states is None or states.c is None else states.c[i, 1:][start:stop],
         )
-        if self.states is not None:
-            self.states.h[i, 1:][steps] = y
+        if states is not None:
+            states.h[i, 1:][start:stop] = y
 
 
 def _directions(run: _Run, layer: int, x: Array, y: Array) -> None:
     """Two directions side by side where two or three threads may be used; more share one direction after the other."""
-    D = run.stack.directions
+    if run.stack.directions == 1:
+        run.layer(layer, x, y)
+        return
     T, N, I = x.shape
+    tasks = [partial(run.layer, 2 * layer + d, x, y) for d in (0, 1)]
     work = T * N * run.stack.spec.n_gates * run.stack.hidden_size * (I + run.stack.out_size)
-    if D == 2 and work >= _PAYS and 2 <= threads.get_num_threads() <= 3:
-        with threads.team(2) as team:
-            if team.size == 2:
-                team.run([partial(run.layer, 2 * layer + d, x, y) for d in (0, 1)])
-                return
-    for d in range(D):
-        run.layer(D * layer + d, x, y)
+    with threads.team(2 if work >= _PAYS and threads.get_num_threads() <= 3 else 1) as team:
+        team.run_all(tasks)
 
 
 def _wavefront_steps(stack: Stack, T: int, N: int) -> int:

@@ -47,7 +47,7 @@ def _tolerance(dtype, *, largest, peer=None):
     return max(floor * max(1.0, largest), 0.0 if peer is None else times_peer * peer)
 
 
-def _disagreement(got, truth, dtype, peer=None):
+def _disagreement(got, truth, dtype, peer=None, times=1):
     got, truth = arrays_of(got), arrays_of(truth)
     peer = [None] * len(truth) if peer is None else arrays_of(peer)
     if len(got) != len(truth):
@@ -59,7 +59,8 @@ def _disagreement(got, truth, dtype, peer=None):
         odd = ~np.isfinite(b) | ~np.isfinite(a)
         if not np.array_equal(a[odd], b[odd], equal_nan=True):
             return f"array {i} has other NaN or inf"
-        allowed = _tolerance(dtype, largest=largest(b), peer=None if p is None else largest(p.astype(np.float64) - b))
+        peer_error = None if p is None else largest(p.astype(np.float64) - b)
+        allowed = times * _tolerance(dtype, largest=largest(b), peer=peer_error)
         if (error := largest(np.where(odd, 0.0, a) - np.where(odd, 0.0, b))) > allowed:
             return f"array {i} is off by {error:.3g}, allowed {allowed:.3g}"
     return ""
@@ -73,9 +74,10 @@ def tolerance():
 
 @pytest.fixture(scope="session")
 def disagreement():
-    """``disagreement(got, truth, dtype, peer=None)``: "" or what is wrong with the nested tuples of arrays `got`.
+    """``disagreement(got, truth, dtype, peer=None, times=1)``: "" or what is wrong with the arrays in `got`.
 
-    truth: the same in float64. peer: the same from torch, in `dtype`.
+    got, truth: nested tuples, truth in float64. peer: the same from torch, in `dtype`.
+    times: multiplies the tolerance, to tell a near miss from a mistake.
     """
     return _disagreement
 

@@ -58,7 +58,7 @@ class Config:
     dtype: str
     T: int
     N: int | None
-    I: Any  # noqa: E741
+    I: Any
     H: int
     state: bool
     form: str
@@ -96,12 +96,14 @@ class Config:
         names = ("num_layers", "bias", "batch_first", "bidirectional")
         return own | {name: getattr(self, name) for name in names}
 
-    def layer(self) -> fastrnn.RNN | fastrnn.LSTM | fastrnn.GRU:
+    def layer(self, draw: int = 0) -> fastrnn.RNN | fastrnn.LSTM | fastrnn.GRU:
+        """The layer; other weights for each `draw`."""
         layer_class = getattr(fastrnn, self.kind)
-        return layer_class(self.input_size, self.H, **self.options, dtype=self.dtype, rng=self.seed)
+        return layer_class(self.input_size, self.H, **self.options, dtype=self.dtype, rng=self.seed + 2 * draw)
 
-    def inputs(self) -> Inputs:
-        rng = np.random.default_rng(self.seed + 1)
+    def inputs(self, draw: int = 0) -> Inputs:
+        """The arguments of the call; others for each `draw`."""
+        rng = np.random.default_rng(self.seed + 2 * draw + 1)
         batch = () if self.N is None else (self.N,)
         shape = (self.T, *batch, self.input_size)
         if self.batch_first and batch:

@@ -63,6 +63,14 @@ def test_folders_are_refused_by_their_own_name(tmp_path):
     assert caught.value.filename == str(tmp_path / "missing" / "a.txt")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"), atomic_path(tmp_path / "pipe"):
+        pytest.fail("was entered")
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="rights and links of POSIX")
 def test_rights_and_links_are_kept(tmp_path):
     with atomic_path(tmp_path / "new") as temporary:

@@ -18,7 +18,7 @@ import fastrnn
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "lstm_proj", "gru")
 
 
-def make(cell, I, H, dtype="float32", rng=0, **options):  # noqa: E741
+def make(cell, I, H, dtype="float32", rng=0, **options):
     if cell.startswith("rnn"):
         return fastrnn.RNN(I, H, nonlinearity=cell[4:], **options, dtype=dtype, rng=rng)
     if cell == "gru":
@@ -85,7 +85,7 @@ def test_every_batch_size(cell, dtype, backend, disagreement):
 def test_wide_inputs_and_long_sequences(cell, backend, disagreement):
     """More steps and features than any chunk of the input projection holds."""
     wrong = []
-    for T, N, I, H in ((1000, 1, 3, 8), (300, 3, 5, 16), (3, 2, 700, 9), (1, 1, 1, 1), (2, 300, 2, 4)):  # noqa: E741
+    for T, N, I, H in ((1000, 1, 3, 8), (300, 3, 5, 16), (3, 2, 700, 9), (1, 1, 1, 1), (2, 300, 2, 4)):
         if cell == "lstm_proj" and H == 1:
             continue
         layer = make(cell, I, H, bidirectional=True)

@@ -29,17 +29,18 @@ _MAX_ENTRIES = 100_000
 _CHUNK = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One file of the archive; its data is ``data[start : start + packed]``."""
 
     name: str
     header: int
-    start: int
-    packed: int
-    size: int
+    flags: int
     method: int
     crc: int
+    packed: int
+    size: int
+    start: int = 0
 
 
 class Archive:
@@ -56,16 +57,21 @@ class Archive:
         self._source, self._limits = source, limits
         count, start, size = self._find_directory()
         self.entries: dict[str, Entry] = {}
-        end = start + size
-        position = start
+        position, end = start, start + size
         for _ in range(count):
-            entry, position = self._read_entry(position, end, start)
+            entry, position = self._read_entry(position, end)
             if entry.name in self.entries:
                 raise CheckpointError(f"the zip archive holds {_quoted(entry.name)} twice")
             self.entries[entry.name] = entry
         if position != end:
             raise CheckpointError("the zip archive's directory is longer than its entries")
-        self._check_order(start)
+        position = 0
+        for entry in sorted(self.entries.values(), key=lambda entry: entry.header):
+            if entry.header < position or (position == 0 and entry.header):
+                raise CheckpointError(f"something overlaps {_quoted(entry.name)} in the zip archive, or precedes all")
+            position = self._find_data(entry, start)
+        if not self.entries and start:
+            raise CheckpointError("the zip archive has data but no entries")
 
     def _unpack(self, form: struct.Struct, position: int, end: int, magic: bytes, what: str) -> tuple[int, ...]:
         if position < 0 or position + form.size > end:
@@ -101,17 +107,16 @@ class Archive:
             raise CheckpointError(f"the zip archive has {count:,} entries; {_MAX_ENTRIES:,} are allowed")
         return count, start, size
 
-    def _read_entry(self, position: int, end: int, data_end: int) -> tuple[Entry, int]:
+    def _read_entry(self, position: int, end: int) -> tuple[Entry, int]:
         """The entry at `position` of the directory, and where the next one is."""
         fields = self._unpack(CENTRAL, position, end, b"PK\1\2", "directory entry")
         _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, _, header = fields
         at = position + CENTRAL.size
-        if at + n_name + n_extra + n_comment > end:
+        following = at + n_name + n_extra + n_comment
+        if following > end:
             raise CheckpointError("the zip archive is cut off at its directory entry")
-        raw_name = bytes(self._source.data[at : at + n_name])
-        extra = bytes(self._source.data[at + n_name : at + n_name + n_extra])
         try:
-            name = raw_name.decode("utf-8")
+            name = str(self._source.data[at : at + n_name], "utf-8")
         except UnicodeDecodeError:
             raise CheckpointError("the zip archive holds a name that is not UTF-8") from None
         if flags & ~_KNOWN_FLAGS:
@@ -120,40 +125,29 @@ class Archive:
             raise CheckpointError(f"{_quoted(name)} is packed by method {method}; only stored and deflated are read")
         if disk:
             raise CheckpointError(f"{_quoted(name)} is in another volume")
+        extra = bytes(self._source.data[at + n_name : at + n_name + n_extra])
         size, packed, header = _widen(extra, (size, packed, header), name)
         if method == STORED and size != packed:
             raise CheckpointError(f"{_quoted(name)} is stored, but its two sizes differ")
-        start = self._check_local(header, data_end, raw_name, (flags, method, crc, packed, size))
-        if start + packed > data_end:
-            raise CheckpointError(f"{_quoted(name)} reaches beyond the data")
-        return Entry(name, header, start, packed, size, method, crc), at + n_name + n_extra + n_comment
+        return Entry(name, header, flags, method, crc, packed, size), following
 
-    def _check_local(self, header: int, data_end: int, raw_name: bytes, central: tuple[int, ...]) -> int:
-        """Compare the header before the data with the directory's; where the data begins."""
-        fields = self._unpack(LOCAL, header, data_end, b"PK\3\4", "entry header")
+    def _find_data(self, entry: Entry, data_end: int) -> int:
+        """Compare the header before the data with the directory's; set where the data starts, give where it ends."""
+        fields = self._unpack(LOCAL, entry.header, data_end, b"PK\3\4", "entry header")
         _, flags, method, _, _, crc, packed, size, n_name, n_extra = fields
-        at = header + LOCAL.size
+        at = entry.header + LOCAL.size
+        entry.start = at + n_name + n_extra
+        if entry.start + entry.packed > data_end:
+            raise CheckpointError(f"{_quoted(entry.name)} reaches beyond the data")
         name = bytes(self._source.data[at : at + n_name])
-        extra = bytes(self._source.data[at + n_name : at + n_name + n_extra])
-        same = name == raw_name and (flags, method) == central[:2]
-        if same and FULL in (size, packed):
-            size, packed, _ = _widen(extra, (size, packed, 0), name.decode("utf-8"))
-        if same and not (flags & LATER and (crc, packed, size) == (0, 0, 0)):
-            same = (crc, packed, size) == central[2:]
-        if not same:
-            raise CheckpointError(f"{_quoted(raw_name.decode('utf-8'))}: the zip archive's directory and data differ")
-        return at + n_name + n_extra
-
-    def _check_order(self, data_end: int) -> None:
-        position = 0
-        for entry in sorted(self.entries.values(), key=lambda entry: entry.header):
-            if entry.header < position:
-                raise CheckpointError(f"{_quoted(entry.name)} overlaps another entry of the zip archive")
-            if position == 0 and entry.header:
-                raise CheckpointError("the zip archive has something before its first entry")
-            position = entry.start + entry.packed
-        if not self.entries and data_end:
-            raise CheckpointError("the zip archive has data but no entries")
+        if FULL in (size, packed):
+            extra = bytes(self._source.data[at + n_name : entry.start])
+            size, packed, _ = _widen(extra, (size, packed, 0), entry.name)
+        later = flags & LATER and (crc, packed, size) == (0, 0, 0)
+        same = (name, flags, method) == (entry.name.encode(), entry.flags, entry.method)
+        if not same or not (later or (crc, packed, size) == (entry.crc, entry.packed, entry.size)):
+            raise CheckpointError(f"{_quoted(entry.name)}: the zip archive's directory and data differ")
+        return entry.start + entry.packed
 
     def read(self, name: str) -> memoryview:
         """The data of an entry: a view where it is stored, a counted copy where it is deflated.
@@ -186,14 +180,15 @@ def _widen(extra: bytes, fields: tuple[int, int, int], name: str) -> tuple[int, 
     """Replace the fields that do not fit in 32 bits by those of the zip64 extra record (section 4.5.3)."""
     if FULL not in fields:
         return fields
-    while len(extra) >= 4:
-        tag, size = struct.unpack_from("<2H", extra)
-        body = extra[4 : 4 + size]
-        if tag == 1 and len(body) == size >= 8 * fields.count(FULL):
-            wide = iter(struct.unpack(f"<{size // 8}Q", body[: size // 8 * 8]))
+    at = 0
+    while at + 4 <= len(extra):
+        tag, size = struct.unpack_from("<2H", extra, at)
+        at += 4
+        if tag == 1 and min(size, len(extra) - at) >= 8 * fields.count(FULL):
+            wide = iter(struct.unpack_from(f"<{fields.count(FULL)}Q", extra, at))
             first, second, third = (next(wide) if value == FULL else value for value in fields)
             return first, second, third
-        extra = extra[4 + size :]
+        at += size
     raise CheckpointError(f"{_quoted(name)}: its zip64 sizes are missing")
 
 

@@ -55,9 +55,7 @@ class KeyRules:
         return type(key) in self._simple or isinstance(key, np.integer | np.floating)
 
 
-def check_tree(
-    root: Any, children: Callable[[Any], Iterable[Any] | None], max_depth: int, max_size: int
-) -> None:
+def check_tree(root: Any, children: Callable[[Any], Iterable[Any] | None], max_depth: int, max_size: int) -> None:
     """Bound what a walk through `root` meets that knows nothing of shared parts, as repr or json does.
 
     Parameters

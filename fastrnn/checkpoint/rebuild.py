@@ -54,7 +54,11 @@ def check_size(shape: tuple[int, ...], dtype: np.dtype[Any], stored: int, limits
 
 
 def view(
-    data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], limits: Limits, offset: int = 0,
+    data: memoryview,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    limits: Limits,
+    offset: int = 0,
     strides: tuple[int, ...] | None = None,
 ) -> Array:
     """A read-only array over `data`; it is checked that every element lies inside.

@@ -32,7 +32,7 @@ class Problem:
     cell: str  # LSTM, GRU or RNN
     T: int
     N: int
-    I: int  # noqa: E741
+    I: int
     H: int
 
     @cached_property
@@ -99,9 +99,7 @@ Opener = Callable[[int], AbstractContextManager[Engine]]  # of the number of thr
 @contextmanager
 def open_fastrnn(threads: int) -> Iterator[Engine]:
     def sequence(problem: Problem) -> Callable[[], Any]:
-        layer = getattr(fastrnn, problem.cell)(problem.I, problem.H)
-        layer.load_state_dict(problem.weights)
-        x = problem.x
+        layer, x = fastrnn.from_state_dict(problem.weights), problem.x
         return lambda: layer(x)[0]
 
     before = fastrnn.get_num_threads()

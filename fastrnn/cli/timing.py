@@ -71,9 +71,9 @@ def settled(
 ) -> dict[str, Timing]:
     """Time `functions` side by side.
 
-    In each round every function in turn gets a nap, one call that is not counted and three that are (of calls longer
-    than 0.25 s one; calls shorter than 100 us are loops of many). Bare alternation would be biased: what runs after an engine with threads pays for those threads'
-    spinning and for cold caches.
+    In each round every function in turn gets a nap, one call that is not counted and three that are; of calls longer
+    than 0.25 s one, and calls shorter than 100 us are loops of many. Bare alternation would be biased: what runs after
+    an engine with threads pays for those threads' spinning and for cold caches.
 
     Parameters
     ----------

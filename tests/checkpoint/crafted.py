@@ -42,7 +42,7 @@ def number(value):
     return b"\x8a" + bytes([n]) + value.to_bytes(n, "little", signed=True)
 
 
-def global_name(module, attribute):
+def named(module, attribute):
     return b"c" + f"{module}\n{attribute}\n".encode()
 
 
@@ -59,7 +59,7 @@ def call(function, *args):
 
 
 def storage(key="0", numel=4, kind="FloatStorage", module="torch"):
-    return tup(text("storage"), global_name(module, kind), text(key), text("cpu"), number(numel)) + b"Q"
+    return tup(text("storage"), named(module, kind), text(key), text("cpu"), number(numel)) + b"Q"
 
 
 def tensor(data=None, *, offset=None, size=None, stride=None, version="_rebuild_tensor_v2", rest=b""):
@@ -68,8 +68,8 @@ def tensor(data=None, *, offset=None, size=None, stride=None, version="_rebuild_
     offset = number(0) if offset is None else offset
     size = numbers(4) if size is None else size
     stride = numbers(1) if stride is None else stride
-    ordered = call(global_name("collections", "OrderedDict"))
-    return global_name("torch._utils", version) + tup(data, offset, size, stride, b"\x89", ordered, rest) + b"R"
+    ordered = call(named("collections", "OrderedDict"))
+    return named("torch._utils", version) + tup(data, offset, size, stride, b"\x89", ordered, rest) + b"R"
 
 
 def pickled(*opcodes, protocol=2):

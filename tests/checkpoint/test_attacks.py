@@ -13,7 +13,7 @@ from crafted import (
     archive,
     bomb,
     call,
-    global_name,
+    named,
     number,
     numbers,
     pickled,
@@ -58,35 +58,33 @@ def test_reduce_runs_nothing(canary, protocol):
 
 
 def test_newobj_and_build_run_nothing(canary):
-    new = global_name("subprocess", "Popen") + tup(tup(text("touch"), text(str(canary)))) + b"\x81"
-    build = b"}" + text("__setstate__") + global_name("os", "system") + b"s" + b"b" + text(str(canary)) + b"b"
+    new = named("subprocess", "Popen") + tup(tup(text("touch"), text(str(canary)))) + b"\x81"
+    build = b"}" + text("__setstate__") + named("os", "system") + b"s" + b"b" + text(str(canary)) + b"b"
     read = strict_load(torch_zip(pickled(new + build)))
     assert (type(read), read.module, read.name) == (Opaque, "subprocess", "Popen")
 
 
 def test_rebuild_from_type_v2_runs_nothing(canary):
     """torch calls the function that is its first argument."""
-    typed = global_name("torch._tensor", "_rebuild_from_type_v2")
+    typed = named("torch._tensor", "_rebuild_from_type_v2")
     args = tup(text(f"touch {canary}"))
-    read = strict_load(
-        torch_zip(pickled(call(typed, global_name("os", "system"), global_name("torch", "Tensor"), args, b"N")))
-    )
+    read = strict_load(torch_zip(pickled(call(typed, named("os", "system"), named("torch", "Tensor"), args, b"N"))))
     assert type(read) is Opaque
-    nested = tup(global_name("os", "system"), global_name("torch", "Tensor"), args, b"N")
-    read = strict_load(torch_zip(pickled(call(typed, typed, global_name("torch", "Tensor"), nested, b"N"))))
+    nested = tup(named("os", "system"), named("torch", "Tensor"), args, b"N")
+    read = strict_load(torch_zip(pickled(call(typed, typed, named("torch", "Tensor"), nested, b"N"))))
     assert type(read) is Opaque
 
 
 def test_load_from_bytes_stays_bytes(canary):
     inner = pickle.dumps(Bomb(open, str(canary), "w"), 2)
-    function = global_name("torch.storage", "_load_from_bytes")
+    function = named("torch.storage", "_load_from_bytes")
     read = strict_load(torch_zip(b"\x80\x04" + call(function, b"C" + bytes([len(inner)]) + inner) + b"."))
     assert type(read) is Opaque
     assert read.args == (inner,)
 
 
 def test_what_a_call_gave_is_not_called(canary):
-    system = call(global_name("builtins", "getattr"), global_name("os", "path"), text("system"))
+    system = call(named("builtins", "getattr"), named("os", "path"), text("system"))
     refuse(torch_zip(pickled(call(system, text(f"touch {canary}")))), "not a name")
 
 
@@ -124,19 +122,17 @@ LAYOUTS = {
     "None as a stride": with_tensor(stride=b"N"),
     "tensor without a storage": with_tensor(b"N"),
     "tensor over a tensor": with_tensor(tensor()),
-    "tensor of a name": torch_zip(
-        pickled(call(global_name("torch._utils", "_rebuild_tensor_v2"), global_name("a", "b")))
-    ),
-    "tensor of nothing": torch_zip(pickled(call(global_name("torch._utils", "_rebuild_tensor_v2")))),
+    "tensor of a name": torch_zip(pickled(call(named("torch._utils", "_rebuild_tensor_v2"), named("a", "b")))),
+    "tensor of nothing": torch_zip(pickled(call(named("torch._utils", "_rebuild_tensor_v2")))),
     "v2 without a type": with_tensor(storage(kind="UntypedStorage", module="torch.storage", numel=16)),
     "v3 without a type": with_tensor(version="_rebuild_tensor_v3"),
-    "v3 of a foreign type": with_tensor(version="_rebuild_tensor_v3", rest=global_name("os", "float32")),
-    "v3 of an unknown type": with_tensor(version="_rebuild_tensor_v3", rest=global_name("torch", "float128")),
-    "v3 of a larger type": with_tensor(version="_rebuild_tensor_v3", rest=global_name("torch", "float64")),
+    "v3 of a foreign type": with_tensor(version="_rebuild_tensor_v3", rest=named("os", "float32")),
+    "v3 of an unknown type": with_tensor(version="_rebuild_tensor_v3", rest=named("torch", "float128")),
+    "v3 of a larger type": with_tensor(version="_rebuild_tensor_v3", rest=named("torch", "float64")),
     "metadata that is an array": with_tensor(rest=tensor()),
     "metadata of another kind": with_tensor(rest=b"}" + text("other") + b"\x88s"),
     "conjugate of integers": with_tensor(storage(kind="IntStorage"), rest=b"}" + text("conj") + b"\x88s"),
-    "parameter of nothing": torch_zip(pickled(call(global_name("torch._utils", "_rebuild_parameter"), b"N"))),
+    "parameter of nothing": torch_zip(pickled(call(named("torch._utils", "_rebuild_parameter"), b"N"))),
     "storage that is larger than said": with_tensor(storage(numel=3), size=numbers(3)),
     "storage that is smaller than said": with_tensor(storage(numel=5)),
     "storage of negative size": with_tensor(storage(numel=-4)),
@@ -147,13 +143,11 @@ LAYOUTS = {
     "storage that is missing": with_tensor(storage("1")),
     "storage outside": with_tensor(storage("../../x")),
     "storage by another digit": with_tensor(storage("٠")),
-    "storage by a number": torch_zip(
-        pickled(tup(text("storage"), global_name("torch", "FloatStorage"), number(0)), b"Q")
-    ),
+    "storage by a number": torch_zip(pickled(tup(text("storage"), named("torch", "FloatStorage"), number(0)), b"Q")),
     "storage by an array": torch_zip(pickled(tup(*[tensor()] * 5), b"Q")),
     "bare storage": torch_zip(pickled(storage())),
     "storage in a list": torch_zip(pickled(b"]", storage(), b"a")),
-    "storage in a record": torch_zip(pickled(call(global_name("a", "b"), storage()))),
+    "storage in a record": torch_zip(pickled(call(named("a", "b"), storage()))),
 }
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from crafted import (
     CHECKPOINTS,
-    global_name,
+    named,
     numbers,
     pickled,
     refuse,
@@ -88,7 +88,7 @@ def test_bools_are_0_or_1():
     assert strict_load(torch_zip(pickled(bools), {"0": b"\0\1\1\0"})).tolist() == [False, True, True, False]
     refuse(torch_zip(pickled(bools), {"0": b"\0\1\2\0"}), "bool")
     untyped = storage(kind="UntypedStorage", module="torch.storage")
-    byte = tensor(untyped, version="_rebuild_tensor_v3", rest=global_name("torch", "bool"))
+    byte = tensor(untyped, version="_rebuild_tensor_v3", rest=named("torch", "bool"))
     refuse(torch_zip(pickled(byte), {"0": b"\0\1\xff\0"}), "bool")
 
 

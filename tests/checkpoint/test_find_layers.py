@@ -17,7 +17,7 @@ from fastrnn.checkpoint.state_dict import describe
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
-def layer_state(kind, I, H, *, prefix="", L=1, bias=True, bidirectional=False, P=0, dtype=np.float32):  # noqa: E741
+def layer_state(kind, I, H, *, prefix="", L=1, bias=True, bidirectional=False, P=0, dtype=np.float32):
     """A state dict as torch would have it."""
     rng = np.random.default_rng(0)
     rows, out = GATES[kind.removesuffix("Cell")] * H, P or H
@@ -44,7 +44,7 @@ def only(state):
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("L", [1, 2, 11])
 @pytest.mark.parametrize(("I", "H"), [(3, 4), (4, 4), (1, 1), (12, 3), (3, 12)])
-def test_every_layer(kind, bias, bidirectional, L, I, H):  # noqa: E741
+def test_every_layer(kind, bias, bidirectional, L, I, H):
     state = layer_state(kind, I, H, L=L, bias=bias, bidirectional=bidirectional)
     assert only(state) == LayerInfo(
         prefix="",

@@ -11,7 +11,7 @@ import pytest
 from crafted import (
     bomb,
     call,
-    global_name,
+    named,
     number,
     numbers,
     pickled,
@@ -27,12 +27,13 @@ from crafted import (
 
 import fastrnn
 from fastrnn import CheckpointError
+from fastrnn.checkpoint.archive import CENTRAL, END, FULL, LOCAL
 
 MANY = 2_000_000
 
 
 def records(depth):
-    return pickled(global_name("a", "b") + b"q\x000" + b"h\x00" * depth + b"N" + b"\x85\x81" * depth)
+    return pickled(named("a", "b") + b"q\x000" + b"h\x00" * depth + b"N" + b"\x85\x81" * depth)
 
 
 def many_calls(function, args):
@@ -66,7 +67,7 @@ PAIRS = b"](" + b"".join(b"M" + struct.pack("<H", i % 60000) + b"N\x86" for i in
 LONG = text("x" * 200_000)
 NUMPY_BOOLS = tup(
     b"B" + struct.pack("<I", 200_000) + bytes(200_000),
-    call(global_name("numpy", "dtype"), text("b1"), b"\x89", b"\x88"),
+    call(named("numpy", "dtype"), text("b1"), b"\x89", b"\x88"),
     numbers(200_000),
     text("C"),
 )
@@ -88,14 +89,14 @@ RESOURCES = {
     "lists in lists": (pickled(b"]" * 400_000 + b"a" * 399_999), "max_depth"),
     "records in records": (records(200_000), "max_depth"),
     "doubling": (doubling(100), "max_ops"),
-    "sets of one list": (many_calls(global_name("builtins", "set"), tup(NUMBERS)), "max_bytes"),
-    "dicts of one list": (many_calls(global_name("collections", "OrderedDict"), tup(PAIRS)), "max_bytes"),
-    "bytes of one text": (many_calls(global_name("_codecs", "encode"), tup(LONG, text("latin1"))), "max_bytes"),
-    "sizes of one tuple": (many_calls(global_name("torch", "Size"), tup(b"(" + b"K\x01" * 60_000 + b"t")), "Size"),
-    "records of one tuple": (many_calls(global_name("a", "b"), b"(" + b"K\x01" * 60_000 + b"t"), "max_ops"),
-    "arrays of one text": (many_calls(global_name("numpy._core.numeric", "_frombuffer"), NUMPY_BOOLS), "max_bytes"),
+    "sets of one list": (many_calls(named("builtins", "set"), tup(NUMBERS)), "max_bytes"),
+    "dicts of one list": (many_calls(named("collections", "OrderedDict"), tup(PAIRS)), "max_bytes"),
+    "bytes of one text": (many_calls(named("_codecs", "encode"), tup(LONG, text("latin1"))), "max_bytes"),
+    "sizes of one tuple": (many_calls(named("torch", "Size"), tup(b"(" + b"K\x01" * 60_000 + b"t")), "Size"),
+    "records of one tuple": (many_calls(named("a", "b"), b"(" + b"K\x01" * 60_000 + b"t"), "max_ops"),
+    "arrays of one text": (many_calls(named("numpy._core.numeric", "_frombuffer"), NUMPY_BOOLS), "max_bytes"),
     "conjugates of one storage": (
-        many_calls(global_name("torch._utils", "_rebuild_tensor_v2"), CONJUGATE),
+        many_calls(named("torch._utils", "_rebuild_tensor_v2"), CONJUGATE),
         "max_bytes",
     ),
     "colliding keys": (pickled(b"}(", *(pair + b"N" for pair in COLLIDING), b"u"), "collide"),
@@ -148,6 +149,25 @@ print(peak() - before)
     assert done.returncode == 0, done.stderr
     kilobytes = int(done.stdout) // (1024 if sys.platform == "darwin" else 1)
     assert kilobytes < 150_000
+
+
+def test_headers_within_headers_are_not_looked_through_again_and_again():
+    """Each entry's header lies in the extra field of the one before it, and all extra fields reach to the same end."""
+    n, tail = 800, struct.pack("<2H", 2, 0) * 5000
+    names = [f"{i:03}".encode() for i in range(n)]
+    each = LOCAL.size + 3
+    body, directory = b"", b""
+    for i, entry in enumerate(names):
+        extra = each * (n - 1 - i) + len(tail)
+        body += LOCAL.pack(b"PK\3\4", 45, 0, 0, 0, 0, 0, FULL, FULL, 3, extra) + entry
+        wide = struct.pack("<2H2Q", 1, 16, 0, 0)
+        fields = (45, 45, 0, 0, 0, 0, 0, FULL, FULL, 3, len(wide), 0, 0, 0, 0, each * i)
+        directory += CENTRAL.pack(b"PK\1\2", *fields) + entry + wide
+    body += tail
+    end = END.pack(b"PK\5\6", 0, 0, n, n, len(directory), len(body), 0)
+    refuse(body + directory + end, "zip64 sizes are missing")
+    sizes = body.replace(struct.pack("<2I", FULL, FULL), bytes(8))
+    refuse(sizes + directory + end, "overlaps")
 
 
 def test_a_huge_memo_index_costs_nothing():

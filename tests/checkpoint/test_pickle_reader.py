@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crafted import archive, call, global_name, number, numbers, pickled, strict_load, text, torch_zip, tup
+from crafted import archive, call, named, number, numbers, pickled, strict_load, text, torch_zip, tup
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -222,12 +222,12 @@ MISUSES = {
     "odd items": pickled(b"}(Nu"),
     "items to a list": pickled(b"](N\x90"),
     "state for a number": pickled(b"K\x01}b"),
-    "state for a name": pickled(global_name("a", "b"), b"}b"),
-    "list of a dict record": pickled(global_name("a", "b"), b")\x81NNsNa"),
-    "dict of a list record": pickled(global_name("a", "b"), b")\x81NaNNs"),
+    "state for a name": pickled(named("a", "b"), b"}b"),
+    "list of a dict record": pickled(named("a", "b"), b")\x81NNsNa"),
+    "dict of a list record": pickled(named("a", "b"), b")\x81NaNNs"),
     "call of a number": pickled(b"K\x01)R"),
-    "call with a list": pickled(global_name("a", "b"), b"]R"),
-    "call of what a call gave": pickled(call(global_name("a", "b")), b")R"),
+    "call with a list": pickled(named("a", "b"), b"]R"),
+    "call of what a call gave": pickled(call(named("a", "b")), b")R"),
     "object of a number": pickled(b"K\x01)\x81"),
     "stack global of numbers": pickled(b"K\x01K\x01\x93"),
     "global without an end": pickled(b"cabc"),
@@ -244,8 +244,8 @@ MISUSES = {
     "tuple with a list as key": pickled(b"}]\x85Ns"),
     "tuple of 100 as key": pickled(b"}", numbers(*range(100)), b"Ns"),
     "list in a set": b"\x80\x04\x8f(]\x90.",
-    "ordered dict of a list": pickled(call(global_name("collections", "OrderedDict"), b"]Na")),
-    "bytes that are none": pickled(call(global_name("_codecs", "encode"), text("€"), text("latin1"))),
+    "ordered dict of a list": pickled(call(named("collections", "OrderedDict"), b"]Na")),
+    "bytes that are none": pickled(call(named("_codecs", "encode"), text("€"), text("latin1"))),
     "persistent id that is text": pickled(text("0"), b"Q"),
 }
 

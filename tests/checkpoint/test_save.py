@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from crafted import global_name, pickled, strict_load, torch_zip
+from crafted import named, pickled, strict_load, torch_zip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,7 +220,7 @@ def test_pt_refuses_what_it_cannot_hold(tmp_path):
 
 def _namespace_file(tmp_path):
     path = tmp_path / "namespace.pt"
-    path.write_bytes(torch_zip(pickled(global_name("argparse", "Namespace"), b")\x81}b")))
+    path.write_bytes(torch_zip(pickled(named("argparse", "Namespace"), b")\x81}b")))
     return path
 
 

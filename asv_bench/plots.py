@@ -1,0 +1,103 @@
+"""The two pictures: time of a step against hidden size, and throughput against batch; one panel for each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from fastrnn.cli.engines import SPECS
+
+Results = dict[str, Any]
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; markers say the same once more.
+STYLES = {
+    "fastrnn": {"color": "#0072B2", "marker": "o", "linewidth": 2.4, "zorder": 3},
+    "torch": {"color": "#D55E00", "marker": "s"},
+    "onnxruntime": {"color": "#009E73", "marker": "^"},
+    "openvino": {"color": "#CC79A7", "marker": "D"},
+    "jax": {"color": "#E69F00", "marker": "v"},
+}
+STEPS = 100  # of the one sequence that is drawn
+BATCH_H = 256
+RC = {
+    "svg.fonttype": "none",  # text stays text: small, and can be searched
+    "svg.hashsalt": "fastrnn",  # the same figures give the same file
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
+}
+
+
+def draw(results: Results, folder: Path, suffix: str = "svg") -> list[Path]:
+    """Write both pictures into `folder`; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    threads = results["threads"]
+    subtitle = f"{results['machine']['processor']}, {threads} thread{'s' * (threads > 1)}, float32"
+    rows = [row for row in results.get("sequences", []) if row["I"] == row["H"]]
+    single = [row for row in rows if row["B"] == 1 and row["T"] == STEPS]
+    batched = [row for row in rows if row["H"] == BATCH_H and (row["B"] > 1 or row["T"] == STEPS)]
+    name = "" if threads == 1 else f"_{threads}_threads"
+    with matplotlib.rc_context(RC):
+        return [
+            _picture(
+                folder / f"time_per_step{name}.{suffix}",
+                single,
+                x="H",
+                y=lambda row, engine: row["us_per_step"][engine],
+                labels=("hidden size", "µs per step"),
+                title=f"One sequence of {STEPS} steps: time per step (less is better). {subtitle}",
+            ),
+            _picture(
+                folder / f"throughput{name}.{suffix}",
+                batched,
+                x="B",
+                y=lambda row, engine: row["B"] / row["us_per_step"][engine],
+                labels=("batch", "million steps per second"),
+                title=f"{BATCH_H} hidden units: steps of all rows per second (more is better). {subtitle}",
+            ),
+        ]
+
+
+def _picture(
+    path: Path,
+    rows: list[Results],
+    *,
+    x: str,
+    y: Callable[[Results, str], float],
+    labels: tuple[str, str],
+    title: str,
+) -> Path:
+    figure, panels = plt.subplots(1, len(SPECS), figsize=(10, 3.6), sharey=True, layout="constrained")
+    for cell, panel in zip(SPECS, panels, strict=True):
+        of_cell = sorted((row for row in rows if row["cell"] == cell), key=lambda row: row[x])
+        for engine, style in STYLES.items():
+            points = [(row[x], y(row, engine)) for row in of_cell if engine in row["us_per_step"]]
+            if points:
+                panel.plot(*zip(*points, strict=True), label=engine, **style)
+        panel.set(xscale="log", yscale="log", title=cell, xlabel=labels[0])
+        _ticks(panel, {row[x] for row in of_cell})
+    panels[0].set_ylabel(labels[1])
+    panels[0].yaxis.set_major_formatter("{x:g}")
+    figure.suptitle(title, fontsize=10)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(STYLES), frameon=False)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def _ticks(panel: Any, values: Iterable[int]) -> None:
+    """The sizes that were timed, and none between."""
+    panel.set_xticks(sorted(values), labels=[str(value) for value in sorted(values)], minor=False)
+    panel.set_xticks([], minor=True)
