@@ -10,6 +10,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from roofline import operations
+from tables import problem_of
 
 from fastrnn.cli.engines import SPECS
 
@@ -56,15 +58,17 @@ def draw(results: Results, folder: Path, suffix: str = "svg") -> list[Path]:
                 x="H",
                 y=lambda row, engine: row["us_per_step"][engine],
                 labels=("hidden size", "µs per step"),
+                log=True,
                 title=f"One sequence of {STEPS} steps: time per step (less is better). {subtitle}",
             ),
             _picture(
                 folder / f"throughput{name}.{suffix}",
                 batched,
                 x="B",
-                y=lambda row, engine: row["B"] / row["us_per_step"][engine],
-                labels=("batch", "million steps per second"),
-                title=f"{BATCH_H} hidden units: steps of all rows per second (more is better). {subtitle}",
+                y=lambda row, engine: operations(problem_of(row)) / row["us_per_step"][engine] / 1e3,
+                labels=("batch", "GFLOP/s"),
+                title=f"{BATCH_H} hidden units: throughput (more is better). {subtitle}",
+                peak=results["roof"]["peak"] / 1e9 if "roof" in results else None,
             ),
         ]
 
@@ -77,6 +81,8 @@ def _picture(
     y: Callable[[Results, str], float],
     labels: tuple[str, str],
     title: str,
+    log: bool = False,
+    peak: float | None = None,
 ) -> Path:
     figure, panels = plt.subplots(1, len(SPECS), figsize=(10, 3.6), sharey=True, layout="constrained")
     for cell, panel in zip(SPECS, panels, strict=True):
@@ -85,13 +91,19 @@ def _picture(
             points = [(row[x], y(row, engine)) for row in of_cell if engine in row["us_per_step"]]
             if points:
                 panel.plot(*zip(*points, strict=True), label=engine, **style)
-        panel.set(xscale="log", yscale="log", title=cell, xlabel=labels[0])
+        if peak is not None:
+            panel.axhline(peak, color="#777777", linestyle="--", linewidth=1, label="multiply-add peak")
+        panel.set(xscale="log", title=cell, xlabel=labels[0])
         _ticks(panel, {row[x] for row in of_cell})
+    if log:
+        panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_formatter("{x:g}")
+    else:
+        panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel(labels[1])
-    panels[0].yaxis.set_major_formatter("{x:g}")
     figure.suptitle(title, fontsize=10)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(STYLES), frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
     plt.close(figure)
     return path

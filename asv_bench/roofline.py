@@ -104,17 +104,21 @@ def _best(function: Callable[[], object], repeat: int = 200) -> float:
     return min(times)
 
 
+def operations(problem: Problem) -> int:
+    """Of the products in one step."""
+    return 2 * problem.N * SPECS[problem.cell].n_gates * problem.H * (problem.I + problem.H)
+
+
 def bound(problem: Problem, roof: Roof) -> Bound:
     """The least time for one step."""
     T, N, I, H = problem.T, problem.N, problem.I, problem.H
     G = SPECS[problem.cell].n_gates
     moved = 4 * (G * H * H + G * H * I / T + N * (I + H))
-    operations = 2 * N * G * H * (I + H)
-    times = {"FMA": operations / roof.peak}
+    times = {"FMA": operations(problem) / roof.peak}
     nearer = 0
     for level in roof.levels:
         # At best the nearer levels keep as much as they hold from step to step, and the rest passes from this one.
         times[level.name] = max(0.0, moved - nearer) / level.speed
         nearer = level.size
     by = max(times, key=times.__getitem__)
-    return Bound(moved / 1e6, operations / 1e6, times[by] * 1e6, by)
+    return Bound(moved / 1e6, operations(problem) / 1e6, times[by] * 1e6, by)

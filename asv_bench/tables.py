@@ -18,12 +18,17 @@ from fastrnn.cli.engines import Problem
 Results = dict[str, Any]
 SIZE = ("cell", "B", "T", "I", "H")
 FLOOR = 4 * float(np.finfo("float32").eps)  # a smaller error is right, whatever torch's is
+UNDISTURBED = 0.9
 TITLES = {
     "imports": "Import, each in a fresh process",
     "sequences": "us per step (largest error)",
     "streams": "One step per call, the state kept: us per call (largest error)",
     "starts": "A new layer: ms to make it + ms of the first call (of a later one)",
 }
+
+
+def problem_of(row: Results) -> Problem:
+    return Problem(row["cell"], row["T"], row["B"], row["I"], row["H"])
 
 
 def print_settings(results: Results) -> None:
@@ -134,6 +139,8 @@ def _print_processors(rows: Sequence[Results]) -> None:
         for name, processors in row["processors"].items():
             used[name].append(processors)
     if used:
+        disturbed = sum(min(row["processors"].values()) < UNDISTURBED for row in rows)
+        print(f"disturbed, an engine having had less than {UNDISTURBED} of a core: {disturbed} of {len(rows)}")
         print("processor time over wall time, median and largest:")
         print("  " + ", ".join(f"{name} {median(seen):.2f} {max(seen):.2f}" for name, seen in used.items()))
 
@@ -156,17 +163,22 @@ def print_roofline(rows: Sequence[Results], roof: Roof) -> None:
     for row in rows:
         if row["I"] != row["H"] or (row["B"] == 1 and row["T"] != 100):
             continue
-        least = bound(Problem(row["cell"], row["T"], row["B"], row["I"], row["H"]), roof)
+        least = bound(problem_of(row), roof)
         us = row["us_per_step"]["fastrnn"]
         table.append(
             {
                 **{name: str(row[name]) for name in ("cell", "B", "H")},
-                "MB": f"{least.megabytes:.3g}",
-                "MFLOP": f"{least.megaflops:.3g}",
-                "least, us": f"{least.us:.3g} ({least.by})",
-                "ours, us": f"{us:.3g}",
+                "MB": _digits(least.megabytes),
+                "MFLOP": _digits(least.megaflops),
+                "least, us": f"{_digits(least.us)} ({least.by})",
+                "ours, us": _digits(us),
                 "ours / least": f"{us / least.us:.2f}",
             }
         )
     if table:
         print_table(table)
+
+
+def _digits(value: float) -> str:
+    """Three of them, and no exponents."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 0.1 else f"{value:.3g}"

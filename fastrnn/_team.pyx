@@ -92,7 +92,7 @@ cdef class Team:
     def size(self):
         return 1 + len(self.workers)
 
-    def run(self, list tasks):
+    def run(self, tasks):
         """Do at most `size` tasks at the same time; returns when all are done, and raises what any of them raised."""
         cdef Worker worker
         cdef list errors = [], busy = self.workers[:len(tasks) - 1]
@@ -109,7 +109,7 @@ cdef class Team:
         if errors:
             raise errors[0]
 
-    def run_all(self, list tasks):
+    def run_all(self, tasks):
         """Do any number of tasks, dealt out in turn."""
         cdef Py_ssize_t n = min(self.size, len(tasks))
         self.run([partial(in_turn, tasks[i::n]) for i in range(n)])

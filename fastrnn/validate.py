@@ -77,8 +77,10 @@ def real_array(name: str, value: ArrayLike, to: np.dtype[Any]) -> Array:
 def _as_array(value: ArrayLike, expected: str) -> Array:
     try:
         return np.asarray(value)
-    except (TypeError, ValueError) as error:  # nested lists of different lengths, say
-        raise type(error)(f"{expected}, got: {type(value).__name__} ({error})") from None
+    except ValueError as error:  # nested lists of different lengths, say
+        raise ValueError(f"{expected}, got: {type(value).__name__} ({error})") from None
+    except Exception as error:  # other libraries' arrays that refuse, with errors of their own
+        raise TypeError(f"{expected}, got: {type(value).__name__} ({error})") from error
 
 
 def _casts(dtype: np.dtype[Any], to: np.dtype[Any]) -> bool:

@@ -111,6 +111,26 @@ def test_ragged_rows_resets_and_states_together(cell, backend, disagreement):
 
 
 @pytest.mark.parametrize("cell", CELLS)
+def test_layers_side_by_side(cell, backend, disagreement, monkeypatch):
+    """Few rows and many steps: with two threads or more, layers run as a wavefront over chunks of time."""
+    monkeypatch.setattr(import_module("fastrnn.sequence"), "_PAYS_WAVE", 1)  # even for a small layer
+    monkeypatch.setattr(import_module("fastrnn.threads"), "_limit", 1)  # restored afterwards, whatever is set below
+    wrong = []
+    rng = np.random.default_rng(0)
+    layer = make(cell, 3, 20, num_layers=3)
+    for N in (1, 3):
+        x, hx = rng.normal(size=(150, N, 3)).astype(np.float32), random_state(rng, layer, N)
+        lengths, reset = rng.integers(0, 151, N), rng.random((150, N)) < 0.05
+        for options in ({}, {"lengths": lengths, "reset": reset}, {"lengths": np.sort(lengths)[::-1]}):
+            expected = truth(layer, x, hx, **options, return_states=True)
+            for n in (1, 2, 3):
+                fastrnn.set_num_threads(n)
+                if problem := disagreement(layer(x, hx, **options, return_states=True), expected, "float32"):
+                    wrong.append(f"{n} threads, N={N}, {[*options]}: {problem}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(
     ("dtype", "scale"), [("float64", 30.0), ("float64", 1e3), ("float64", 1e300), ("float32", 1e30)]
 )

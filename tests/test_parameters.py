@@ -174,12 +174,20 @@ def test_to_and_astype(make, rng):
     np.testing.assert_array_equal(layer(x)[0], y)
 
 
-@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+class Strange(np.ndarray):
+    """A subclass that indexes in a way of its own, as matrix and masked arrays do."""
+
+    def __getitem__(self, index):
+        raise AssertionError("it should have been taken for the array that it is")
+
+
 def test_subclasses_of_ndarray_are_arrays(make):
-    """A matrix stays 2-D whatever index is taken of it; as input it is the array that it holds."""
     layer, x = make(), np.ones((4, 3), np.float32)
-    np.testing.assert_array_equal(layer(np.matrix(x))[0], layer(x)[0])
-    np.testing.assert_array_equal(layer(np.ma.masked_array(x))[0], layer(x)[0])
+    y, state = layer(x)
+    strange = tuple(s.view(Strange) for s in state) if isinstance(state, tuple) else state.view(Strange)
+    np.testing.assert_array_equal(layer(x.view(Strange))[0], y)
+    np.testing.assert_array_equal(layer(x.view(Strange), strange)[0], layer(x, state)[0])
+    np.testing.assert_array_equal(layer.stream().step(x[:1].view(Strange))[0], y[0])
 
 
 def test_input_is_cast_to_the_dtype_of_the_layer(make):
@@ -191,3 +199,32 @@ def test_input_is_cast_to_the_dtype_of_the_layer(make):
         np.testing.assert_array_equal(layer(cast)[0], layer(cast.astype(np.float32))[0])
         assert layer(cast)[0].dtype == np.float32
     np.testing.assert_array_equal(layer(x)[0], y)
+
+
+def test_arrays_stay_live_through_assignment_and_loading():
+    layer = fastrnn.GRU(3, 4, rng=0)
+    parameters = layer.parameters()
+    layer.load_state_dict(fastrnn.GRU(3, 4, rng=1).state_dict())
+    layer.weight_hh_l0 = np.ones((12, 4))
+    for name, array in parameters.items():
+        assert array is getattr(layer, name), name
+
+
+def test_assigning_an_item_is_assigning_the_attribute():
+    layer, x = fastrnn.GRU(3, 4, rng=0), np.ones((2, 1, 3))
+    before = layer(x)[0]
+    layer.parameters()["weight_ih_l0"] = np.zeros((12, 3))
+    assert not layer.weight_ih_l0.any()
+    assert not np.array_equal(layer(x)[0], before)
+    with pytest.raises(KeyError, match="weight_ih_0"):
+        layer.parameters()["weight_ih_0"] = np.zeros((12, 3))
+    with pytest.raises(ValueError, match="weight_ih_l0"):
+        layer.parameters()["weight_ih_l0"] = np.zeros((12, 4))
+
+
+@pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers", "bias", "bidirectional", "nonlinearity"])
+def test_what_the_layer_is_cannot_be_changed_afterwards(name):
+    layer = fastrnn.RNN(3, 4, rng=0)
+    with pytest.raises(AttributeError, match=f"{name} is fixed"):
+        setattr(layer, name, 9)
+    assert repr(layer) == "RNN(3, 4)"

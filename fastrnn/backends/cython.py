@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _cpu, threads
+from .._team import Team
 from ..cells import CellSpec, Weights
 from . import flush_denormals
 
@@ -107,7 +108,7 @@ def _split(prepared: Any, T: int, N: int, wanted: int) -> Any:
     return _by_units if step >= _PAYS_PER_STEP and time.monotonic() >= _crowded_until else _by_rows if N > 1 else None
 
 
-def _by_rows(team: threads.Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
+def _by_rows(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
     x, y, h, c, lengths, reset = arrays
     n = min(team.size, x.shape[1])
     tasks = []
@@ -135,7 +136,7 @@ def _by_rows(team: threads.Team, prepared: Any, arrays: Any, reverse: bool, c_al
 _crowded_until = 0.0  # in time.monotonic()
 
 
-def _by_units(team: threads.Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
+def _by_units(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
     global _crowded_until
     run = prepared.run(*arrays, reverse, c_all, flush, min(team.size, prepared.panels))
     team.run([partial(run, i) for i in range(run.parts)])

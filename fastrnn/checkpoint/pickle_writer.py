@@ -78,7 +78,7 @@ class PickleWriter:
         elif isinstance(value, Mapping | list | tuple):
             self._container(value, where)
         else:
-            raise TypeError(f"{where}: a {type(value).__name__} cannot be saved, only plain data and NumPy arrays")
+            raise TypeError(f"{where}: {type(value).__name__} cannot be saved, only plain data and NumPy arrays")
 
     def _container(self, value: Any, where: str) -> None:
         if id(value) in self._open:
@@ -101,7 +101,7 @@ class PickleWriter:
 
     def _key(self, key: Any, where: str) -> None:
         if not isinstance(key, str | bytes | int | float | tuple | np.integer | np.floating | None):
-            raise TypeError(f"{where}: a {type(key).__name__} cannot be saved as a key")
+            raise TypeError(f"{where}: {type(key).__name__} cannot be saved as a key")
         self._value(key, f"{where}: key {key!r}")
 
     def _int(self, value: int, where: str) -> None:

@@ -122,7 +122,7 @@ def _flatten_into(arrays: dict[str, Array], mapping: Mapping[Any, Any], prefix: 
         elif isinstance(value, np.ndarray | np.generic | bool | int | float | complex):
             arrays[name] = np.asarray(value)
         else:
-            raise TypeError(f"{name}: a {type(value).__name__} cannot be saved in this format, only arrays and numbers")
+            raise TypeError(f"{name}: {type(value).__name__} cannot be saved in this format, only arrays and numbers")
 
 
 def _little_endian(array: Array) -> memoryview:

@@ -15,7 +15,6 @@ from ..errors import CheckpointError
 MAP_FROM = 1 << 20
 _CHUNK = 1 << 18
 
-
 #: First bytes of what is recognised but not read.
 _OTHERS = (
     (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", "torch's format from before 1.6; torch.save it anew"),
@@ -138,7 +137,7 @@ def open_source(file: Any, max_bytes: int) -> Source:
         if not stat.S_ISREG(status.st_mode):
             return _read_all(stream, max_bytes)
         if status.st_size >= MAP_FROM:
-            with suppress(OSError):  # some file systems have no maps
+            with suppress(OSError, ValueError):  # some file systems have no maps
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
                 source = Source(memoryview(mapped), path, stream)
                 cleanup.pop_all()  # the source does it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,16 +16,24 @@ from ..errors import BackendError
 
 Array = NDArray[Any]
 
+ZEROS = object()  # in place of `rng`: parameters of zeros, for those who load others right away
+
 
 class Parameters(dict[str, Array]):
     """The parameters of a layer: torch's name -> the live array.
 
-    Who edits an array in place calls `changed` afterwards, so that packed copies of the weights follow.
+    Who edits an array in place calls `changed` afterwards, so that packed copies of the weights follow. Assigning an
+    item is assigning the layer's attribute; names cannot be added.
     """
 
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer._params)
         self._layer = layer
+
+    def __setitem__(self, name: str, value: ArrayLike) -> None:
+        if name not in self:
+            raise KeyError(f"{name!r} is no parameter of {self._layer!r}")
+        setattr(self._layer, name, value)
 
     def changed(self) -> None:
         """Say that arrays were edited in place."""
@@ -45,18 +54,23 @@ class Layer:
     """Base class: a dict of parameters with everything that torch modules offer around it."""
 
     training: bool
+    _fixed: tuple[str, ...] = ()  # attributes that say what the layer is
     _params: dict[str, Array]
     _prepared: dict[Any, Any]
-    _rng: np.random.Generator
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], *, dtype: DTypeLike, device: str, rng: Any) -> None:
         self.training = False
         self._dtype = validate.dtype(dtype)
         _check_device(device)
-        self._rng = validate.generator(rng)
-        self._params = {name: np.empty(shape, self._dtype) for name, shape in shapes.items()}
+        self._params = {name: np.zeros(shape, self._dtype) for name, shape in shapes.items()}
         self._changed()
-        self.reset_parameters()
+        if rng is not ZEROS:
+            self._rng = validate.generator(rng)
+            self.reset_parameters()
+
+    @cached_property
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng()  # with ZEROS: made when needed, since importing numpy.random takes a while
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -89,8 +103,10 @@ class Layer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("_params", ()):
-            self._params[name] = self._checked(name, value)
+            self._params[name][...] = self._checked(name, value)
             self._changed()
+        elif name in self._fixed and name in self.__dict__:
+            raise AttributeError(f"{name} is fixed once a layer is made; make a new {type(self).__name__}")
         else:
             super().__setattr__(name, value)
 
@@ -98,12 +114,12 @@ class Layer:
         return [*super().__dir__(), *self._params]
 
     def _checked(self, name: str, value: ArrayLike) -> Array:
-        """A copy of `value` as the parameter `name`."""
+        """`value` as the parameter `name`."""
         expected = self._params[name].shape
         array = validate.real_array(name, value, self._dtype)
         if array.shape != expected:
             raise ValueError(f"{name} should have shape {expected}, got: {array.shape}")
-        return np.array(array, order="C")
+        return array
 
     def parameters(self) -> Parameters:
         """The parameters by name, live: edit them in place, then call ``.changed()`` on the result.
@@ -158,10 +174,11 @@ class Layer:
                         f"size mismatch for {name}: copying a param with shape {array.shape} from checkpoint, "
                         f"the shape in current model is {current.shape}."
                     )
-                new[name] = np.array(array, order="C")
+                new[name] = array
         if errors:
             raise ValueError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
-        self._params.update(new)
+        for name, array in new.items():
+            self._params[name][...] = array
         self._changed()
         return IncompatibleKeys(missing, unexpected)
 

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 class Cell(Layer):
     """What the three cells share. Not constructed by users."""
 
+    _fixed = ("input_size", "hidden_size", "nonlinearity", "bias")
+
     def __init__(
         self, spec: CellSpec, input_size: int, hidden_size: int, bias: bool, *, dtype: DTypeLike, device: str, rng: Any
     ) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..checkpoint.state_dict import describe
+from .base import ZEROS
 from .cell import GRUCell, LSTMCell, RNNCell
 from .recurrent import GRU, LSTM, RNN
 
@@ -56,7 +57,7 @@ def from_state_dict(
     info, arrays = describe(state, prefix)
     options: dict[str, Any] = {"bias": info.bias}
     if info.is_cell and batch_first:
-        raise ValueError(f"batch_first=True: a {info.kind} has none")
+        raise ValueError(f"batch_first=True does not apply to {info.kind}")
     if not info.is_cell:
         options |= {
             "num_layers": info.num_layers,
@@ -68,9 +69,9 @@ def from_state_dict(
     if info.kind in ("RNN", "RNNCell"):
         options["nonlinearity"] = nonlinearity
     elif nonlinearity != "tanh":
-        raise ValueError(f"nonlinearity={nonlinearity!r}: a {info.kind} has none")
+        raise ValueError(f"nonlinearity={nonlinearity!r} does not apply to {info.kind}")
     if dtype is None:
         dtype = np.float64 if info.dtype == np.float64 else np.float32
-    layer = _CLASSES[info.kind](info.input_size, info.hidden_size, **options, dtype=dtype)
+    layer = _CLASSES[info.kind](info.input_size, info.hidden_size, **options, dtype=dtype, rng=ZEROS)
     layer.load_state_dict({name: array.astype(dtype, copy=False) for name, array in arrays.items()})
     return layer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -22,6 +22,7 @@ Array = NDArray[Any]
 class Recurrent(Layer):
     """Not constructed by users."""
 
+    _fixed = ("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "bidirectional", "proj_size")
     _spec: CellSpec
     proj_size: int = 0
 
@@ -150,8 +151,9 @@ class Recurrent(Layer):
             An argument is not as described; nothing has been changed.
         """
         if isinstance(x, tuple) and hasattr(x, "batch_sizes"):
-            return self._call_packed(x, hx, lengths=lengths, reset=reset, return_states=return_states, out=out)
-        x = validate.real_array("x", x, self._dtype)
+            packed = cast("PackedSequence", x)
+            return self._call_packed(packed, hx, lengths=lengths, reset=reset, return_states=return_states, out=out)
+        x = validate.real_array("x", cast(ArrayLike, x), self._dtype)
         validate.rank(type(self).__name__, x)
         validate.features(x, self.input_size)
         batched = x.ndim == 3

@@ -7,31 +7,12 @@ import collections
 import ml_dtypes
 import numpy as np
 import pytest
-from crafted import CHECKPOINTS, strict_load
+from crafted import CHECKPOINTS, layer_state, strict_load
 
 import fastrnn
 from fastrnn import CheckpointError
 from fastrnn.checkpoint import LayerInfo
 from fastrnn.checkpoint.state_dict import describe
-
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-
-
-def layer_state(kind, I, H, *, prefix="", L=1, bias=True, bidirectional=False, P=0, dtype=np.float32):
-    """A state dict as torch would have it."""
-    rng = np.random.default_rng(0)
-    rows, out = GATES[kind.removesuffix("Cell")] * H, P or H
-    state = {}
-    for layer in range(L):
-        for reverse in ("", "_reverse")[: 1 + bidirectional]:
-            end = "" if kind.endswith("Cell") else f"_l{layer}{reverse}"
-            state["weight_ih" + end] = (rows, I if layer == 0 else out * (1 + bidirectional))
-            state["weight_hh" + end] = (rows, out)
-            if bias:
-                state["bias_ih" + end] = state["bias_hh" + end] = (rows,)
-            if P:
-                state["weight_hr" + end] = (P, H)
-    return {prefix + name: rng.uniform(-1, 1, shape).astype(dtype) for name, shape in state.items()}
 
 
 def only(state):

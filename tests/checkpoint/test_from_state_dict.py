@@ -5,8 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from crafted import CHECKPOINTS
-from test_find_layers import layer_state
+from crafted import CHECKPOINTS, layer_state
 
 import fastrnn
 from fastrnn import CheckpointError
@@ -44,9 +43,9 @@ def test_options():
     assert fastrnn.from_state_dict(LAYERS["RNNCell(3, 4)"], nonlinearity="relu").nonlinearity == "relu"
     with pytest.raises(ValueError, match="Unknown nonlinearity 'x'"):
         fastrnn.from_state_dict(LAYERS["RNN(3, 4)"], nonlinearity="x")
-    with pytest.raises(ValueError, match="nonlinearity='relu': a LSTM has none"):
+    with pytest.raises(ValueError, match="nonlinearity='relu' does not apply to LSTM"):
         fastrnn.from_state_dict(LAYERS["LSTM(3, 4, proj_size=2)"], nonlinearity="relu")
-    with pytest.raises(ValueError, match="batch_first=True: a LSTMCell has none"):
+    with pytest.raises(ValueError, match="batch_first=True does not apply to LSTMCell"):
         fastrnn.from_state_dict(LAYERS["LSTMCell(3, 4)"], batch_first=True)
 
 

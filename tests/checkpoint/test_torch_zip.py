@@ -159,12 +159,15 @@ def test_errors_name_the_file(tmp_path):
 
 
 def test_an_unforeseen_exception_is_a_checkpoint_error(monkeypatch):
-    def fails(*_):
-        raise MemoryError("no more")
+    for error, reason in ((ZeroDivisionError, "cannot be read: ZeroDivisionError"), (MemoryError, "more memory")):
 
-    monkeypatch.setattr(fastrnn.checkpoint, "load_torch", fails)
-    with pytest.raises(CheckpointError, match=r"small\.pt: cannot be read: MemoryError"):
-        fastrnn.load(CHECKPOINTS / "small.pt")
+        def fails(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(fastrnn.checkpoint, "load_torch", fails)
+        with pytest.raises(CheckpointError, match=rf"small\.pt: .*{reason}") as caught:
+            fastrnn.load(CHECKPOINTS / "small.pt")
+        assert type(caught.value.__cause__) is error
 
 
 # Archives that torch does not write, but that are in order
