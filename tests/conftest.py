@@ -15,6 +15,9 @@ import fastrnn
 # sampler.py and torch_twin.py are shared by tests, whose folders --import-mode=importlib leaves out of the path.
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "parity")]
 
+# Processes that tests start import what is installed, and not the package's source in the working folder.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 settings.register_profile("fastrnn", deadline=None, derandomize=True, database=None)
 settings.load_profile("fastrnn")
 

@@ -139,7 +139,10 @@ def current() -> Backend:
     global _process
     chosen = _context.get() or _process
     if chosen is None:
-        chosen = _process = load(os.environ.get("FASTRNN_BACKEND") or NAMES[0])
+        name = os.environ.get("FASTRNN_BACKEND") or NAMES[0]
+        if name not in NAMES:
+            raise ValueError(f"FASTRNN_BACKEND should be one of {', '.join(NAMES)}, got: {name!r}")
+        chosen = _process = load(name)
     return chosen
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .. import _cpu, threads
 from .._team import Team
 from ..cells import CellSpec, Weights
+from ..errors import BackendError
 from . import flush_denormals
 
 Array = NDArray[Any]
@@ -40,7 +41,7 @@ def _choose() -> str:
                 return isa
         raise ImportError("no build of the kernels fits this processor")
     if forced not in _LEVELS or not _runs(forced):
-        raise ImportError(f"FASTRNN_ISA should be one of {', '.join(instruction_sets())} here, got: {forced!r}")
+        raise BackendError(f"FASTRNN_ISA should be one of {', '.join(instruction_sets())} here, got: {forced!r}")
     return forced
 
 

@@ -196,6 +196,11 @@ def report(args: Namespace, layer: Any, prefix: str, shape: tuple[int, ...], nan
     else:
         print(f"{args.output}: {shape} {layer.dtype}, {show.size(values * layer.dtype.itemsize)}")
         rate = f", {seconds / steps * 1e6:.3g} us per step" if steps else ""
-        print(f"{layer!r}: {show.plural(steps, 'step')} in {seconds:.2f} s{rate}")
+        if len(shape) == 3:
+            T, N = shape[1::-1] if args.batch_first else shape[:2]
+            what = f"{show.plural(T, 'step')} of {show.plural(N, 'row')}"
+        else:
+            what = show.plural(steps, "step")
+        print(f"{layer!r}: {what} in {seconds:.2f} s{rate}")
     if nans:
         print(f"fastrnn: warning: {nans:,} of {values:,} output values are NaN", file=sys.stderr)
