@@ -31,15 +31,15 @@ def main() -> int:
     import measure
     import tables
 
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {}  # filled part by part: an interrupted run leaves what it has
     if args.read:
-        results = json.loads(args.read.read_text())
+        results = read(args)
         tables.print_settings(results)
         for part in PARTS:
-            tables.print_rows(part, results.get(part, []))
+            tables.print_rows(part, results[part])
     else:
         chosen = grid.quick() if args.quick else grid.full() if args.full else grid.default()
-        chosen = grid.filtered(chosen, args.only)
+        chosen = grid.filtered(chosen, dict(args.only))
         effort = measure.QUICK if args.quick else measure.THOROUGH
         try:
             measure.run(chosen, args.parts, args.threads, args.engines, effort, results)
@@ -73,7 +73,8 @@ def parsed() -> argparse.Namespace:
     size.add_argument("--quick", action="store_true", help="a few sizes, few rounds")
     size.add_argument("--full", action="store_true", help="every size")
     size.add_argument("--read", type=Path, metavar="FILE", help="take the figures from a file that --json wrote")
-    parser.add_argument("--only", nargs="+", default=[], metavar="X=...", help="cell=LSTM,GRU B=1 H=16,64 T=100 I=1")
+    only = parser.add_argument("--only", nargs="+", type=name_and_values, default=[], metavar="X=...")
+    only.help = "cell=LSTM,GRU B=1 H=16,64 T=100 I=1"
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="(default: all)")
     parser.add_argument("--threads", type=int, default=1, metavar="K", help="of each engine (default: 1)")
@@ -81,6 +82,23 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--roofline", action="store_true", help="how far fastrnn is from what this machine can do")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures (needs matplotlib)")
     return parser.parse_args()
+
+
+def name_and_values(text: str) -> tuple[str, list[str]]:
+    """``B=1,32``"""
+    name, _, values = text.partition("=")
+    if name not in ("cell", "B", "T", "I", "H") or not values:
+        raise argparse.ArgumentTypeError(f"expected cell=, B=, T=, I= or H= and values, got: {text!r}")
+    return name, values.split(",")
+
+
+def read(args: argparse.Namespace) -> dict[str, Any]:
+    """The figures in a file, those that --parts and --only ask for."""
+    results: dict[str, Any] = json.loads(args.read.read_text())
+    for part in PARTS:
+        rows = results.pop(part, []) if part in args.parts else []
+        results[part] = [r for r in rows if all(str(r[name]) in values for name, values in args.only if name in r)]
+    return results
 
 
 def prepare_process(threads: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -62,25 +62,10 @@ def starts(cells: Iterable[str], *, H: Sequence[int], T: Sequence[int]) -> list[
     return [Problem(cell, t, 1, h, h) for cell, t, h in product(cells, T, H)]
 
 
-def filtered(grid: Grid, only: Iterable[str]) -> Grid:
-    """What fits every filter: ``cell=LSTM,GRU``, ``B=1``, ``H=16,64``; also T and I.
-
-    Raises
-    ------
-    ValueError
-        A filter is written in another way.
-    """
-    wanted = dict(_parsed(text) for text in only)
+def filtered(grid: Grid, only: Mapping[str, Sequence[str]]) -> Grid:
+    """The problems of which each of `cell`, `B`, `T`, `I` and `H` that is a key of `only` has one of the values."""
 
     def fits(problem: Problem) -> bool:
-        return all(str(getattr(problem, field)) in values for field, values in wanted.items())
+        return all(str(getattr(problem, "N" if name == "B" else name)) in values for name, values in only.items())
 
     return Grid(*([p for p in part if fits(p)] for part in grid))
-
-
-def _parsed(text: str) -> tuple[str, list[str]]:
-    fields = {"cell": "cell", "B": "N", "N": "N", "H": "H", "T": "T", "I": "I"}
-    name, _, values = text.partition("=")
-    if name not in fields or not values:
-        raise ValueError(f"expected a filter such as cell=LSTM,GRU or B=1 or H=16,64, got: {text!r}")
-    return fields[name], values.split(",")

@@ -18,7 +18,7 @@ from fastrnn.cli.engines import SPECS
 Results = dict[str, Any]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; markers say the same once more.
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "fastrnn": {"color": "#0072B2", "marker": "o", "linewidth": 2.4, "zorder": 3},
     "torch": {"color": "#D55E00", "marker": "s"},
     "onnxruntime": {"color": "#009E73", "marker": "^"},
@@ -27,7 +27,7 @@ STYLES = {
 }
 STEPS = 100  # of the one sequence that is drawn
 BATCH_H = 256
-RC = {
+RC: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, and can be searched
     "svg.hashsalt": "fastrnn",  # the same figures give the same file
     "font.size": 9,

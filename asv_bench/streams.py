@@ -18,7 +18,8 @@ Step = Callable[[NDArray[Any]], Any]
 
 
 def fastrnn_stream(problem: Problem, threads: int) -> Step:
-    return problem.layer.stream(problem.N).step
+    step: Step = problem.layer.stream(problem.N).step
+    return step
 
 
 def torch_module(problem: Problem, threads: int) -> Step:

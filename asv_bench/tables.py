@@ -41,7 +41,7 @@ def print_settings(results: Results) -> None:
 
 def print_rows(part: str, rows: Iterable[Results]) -> None:
     """As they come."""
-    formatted = {"imports": _import, "sequences": _timed, "streams": _timed, "starts": _start}[part]
+    formatted = {"imports": _import, "sequences": _sequence, "streams": _stream, "starts": _start}[part]
     widths: list[int] = []
     for row in rows:
         cells = formatted(row)
@@ -65,10 +65,16 @@ def _print_line(cells: Iterable[str], widths: Sequence[int]) -> None:
     print("| " + " | ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True)
 
 
+def _sequence(row: Results) -> dict[str, str]:
+    return {name: str(row[name]) for name in SIZE} | _timed(row)
+
+
+def _stream(row: Results) -> dict[str, str]:
+    return {name: str(row[name]) for name in SIZE if name != "T"} | _timed(row)
+
+
 def _timed(row: Results) -> dict[str, str]:
-    cells = {name: str(row[name]) for name in SIZE}
-    for name, us in row["us_per_step"].items():
-        cells[name] = f"{us:,.2f} ({row['error'][name]:.0e})".rjust(16)
+    cells = {name: f"{us:,.2f} ({row['error'][name]:.0e})".rjust(16) for name, us in row["us_per_step"].items()}
     return cells | {"best peer / fastrnn": "" if row["ratio"] is None else f"{row['ratio']:.2f}"}
 
 
@@ -92,7 +98,6 @@ def _import(row: Results) -> dict[str, str]:
 
 def print_summary(results: Results) -> None:
     """Ratios by cell and batch, where a peer is ahead, processors used, and errors past their bound."""
-    timed = [row for part in ("sequences", "streams") for row in results.get(part, []) if row["ratio"]]
     groups: dict[tuple[str, str], list[Results]] = defaultdict(list)
     for part in ("sequences", "streams"):
         for row in results.get(part, []):
@@ -101,12 +106,17 @@ def print_summary(results: Results) -> None:
     if groups:
         print("\nTime of the best peer over ours\n")
         print_table([_ratios(what, cell, rows) for (what, cell), rows in groups.items()])
-    behind = [f"{_name(row)}: {row['best_peer']} {row['ratio']:.2f}" for row in timed if row["ratio"] < 1]
-    print(f"\nA peer is ahead at {len(behind)} of {len(timed)}" + "".join(f"\n  {text}" for text in behind))
+        behind = [
+            f"\n  {cell}, {what}, H={row['H']}: {row['best_peer']} {row['ratio']:.2f}"
+            for (what, cell), rows in groups.items()
+            for row in rows
+            if row["ratio"] < 1
+        ]
+        print(f"\nA peer is ahead at {len(behind)} of {sum(map(len, groups.values()))}" + "".join(behind))
     _print_processors(list(chain(results.get("sequences", []), results.get("streams", []))))
     _print_errors(results.get("sequences", []))
     if "load_after" in results["machine"]:
-        print(f"processes that want a core after: {results['machine']['load_after']}")
+        print(f"processes that wanted a core after: {results['machine']['load_after']}")
 
 
 def _group(part: str, row: Results) -> str:
@@ -115,10 +125,6 @@ def _group(part: str, row: Results) -> str:
     if row["B"] > 1:
         return f"B={row['B']}"
     return f"B=1, T={row['T']}, " + ("I=H" if row["I"] == row["H"] else f"I={row['I']}")
-
-
-def _name(row: Results) -> str:
-    return " ".join([row["cell"], *(f"{name}={row[name]}" for name in SIZE[1:])])
 
 
 def _ratios(what: str, cell: str, rows: Sequence[Results]) -> dict[str, str]:
@@ -151,7 +157,8 @@ def _print_errors(rows: Sequence[Results]) -> None:
     for row in rows:
         ours, torch = row["error"].get("fastrnn", 0.0), row["error"].get("torch", 0.0)
         if ours > max(1.5 * torch, FLOOR):
-            past.append(f"{_name(row)}: {ours:.1e}, torch {torch:.1e}")
+            size = ", ".join(f"{name}={row[name]}" for name in SIZE[1:])
+            past.append(f"{row['cell']}, {size}: {ours:.1e}, torch {torch:.1e}")
     print(f"errors past max(1.5 x torch's, {FLOOR:.1e}): {len(past)}" + "".join(f"\n  {text}" for text in past))
 
 
@@ -161,7 +168,8 @@ def print_roofline(rows: Sequence[Results], roof: Roof) -> None:
     print(f"\nRoofline ({roof.how}): {speeds}, FMA {roof.peak / 1e9:.0f} GFLOP/s\n")
     table = []
     for row in rows:
-        if row["I"] != row["H"] or (row["B"] == 1 and row["T"] != 100):
+        square = row["I"] == row["H"]
+        if "fastrnn" not in row["us_per_step"] or not square or (row["B"] == 1 and row["T"] != 100):
             continue
         least = bound(problem_of(row), roof)
         us = row["us_per_step"]["fastrnn"]

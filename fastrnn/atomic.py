@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,14 +39,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(errno.EINVAL, "not a regular file, which could be replaced", os.fspath(path))  # /dev/null!
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
-    temporary = target.with_name(f".fastrnn-{secrets.token_hex(8)}{target.suffix}")
+    temporary = target.with_name(f".fastrnn-{os.urandom(8).hex()}{target.suffix}")
     try:
         # Not tempfile: its files are readable by their owner only, whatever the umask says.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         _sync(temporary, os.O_RDWR)
         if target.exists():
-            shutil.copymode(target, temporary)
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)

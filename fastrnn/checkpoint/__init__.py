@@ -39,7 +39,7 @@ def load(
     max_bytes : int, optional
         Most bytes of one array (an expanded tensor counts in full), of all that expanded tensors add to the data
         stored for them, and of all memory that is allocated: what is copied, unpacked, swapped or read from a file
-        object beyond 1 MiB, and strings; not maps. Without it 16 GiB, and for what is allocated 64 MiB and 16 times
+        object beyond 1 MiB, and strings; not maps. Without it 16 GiB, and for what is allocated 32 MiB and 8 times
         the file's size, if that is less: a packed file that grows further is taken for a bomb.
     max_ops : int
         Most operations of a pickle: some 30 a tensor. It also bounds the small objects that a pickle makes, of up to

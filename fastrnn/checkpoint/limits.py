@@ -9,7 +9,7 @@ from .source import MAP_FROM
 DEFAULT_MAX_BYTES = 16 << 30
 #: Without a `max_bytes` of the caller's own, no file makes `load` allocate more than this: a checkpoint is hardly ever
 #: packed, so what grows further is a bomb.
-FREE_BYTES, GROWTH = 64 << 20, 16
+FREE_BYTES, GROWTH = 32 << 20, 8
 SPARE_BYTES = 1 << 16  # on top of `max_bytes`: what comes with even the smallest array
 
 

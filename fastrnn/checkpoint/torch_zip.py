@@ -12,7 +12,7 @@ from .pickle_reader import PickleReader, shorten
 from .rebuild import TorchMeanings
 
 PICKLE = "data.pkl"
-_KEY = re.compile(r"[0-9]{1,20}", re.ASCII)
+_KEY = re.compile(r"[0-9]{1,20}")
 
 
 def is_torch(archive: Archive) -> bool:

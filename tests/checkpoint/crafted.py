@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -133,3 +135,21 @@ def layer_state(kind, I, H, *, prefix="", L=1, bias=True, bidirectional=False, P
             if P:
                 state["weight_hr" + end] = (P, H)
     return {prefix + name: rng.uniform(-1, 1, shape).astype(dtype) for name, shape in state.items()}
+
+
+# Memory
+
+
+def peak_growth(script, *arguments):
+    """By how many kB the peak memory of a fresh process grows in the second part of `script`, after a line "---".
+
+    From /proc, as getrusage gives a child the peak of its parent.
+    """
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs /proc")
+    peak = "int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    first, second = script.split("---")
+    code = f"{first}\nbefore = {peak}\n{second}\nprint({peak} - before)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)

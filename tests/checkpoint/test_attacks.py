@@ -261,6 +261,7 @@ ARCHIVES = {
     "something before": (b"PK\3\4" + bytes(60) + GOOD, "."),
     "something behind": (GOOD + b"\0", "."),
     "two archives": (GOOD + GOOD, "."),
+    "a comment that is not there": (GOOD[:-2] + b"\x03\x00", "comment"),
     "a comment": (GOOD[:-2] + b"\x03\x00abc", "."),
     "overlap": (overlapping(), "overlap"),
     "encrypted": (flagged(1), "encrypted"),

@@ -11,7 +11,18 @@ import zipfile
 
 import numpy as np
 import pytest
-from crafted import CHECKPOINTS, FOUR_FLOATS, archive, numbers, pickled, storage, strict_load, tensor, torch_zip
+from crafted import (
+    CHECKPOINTS,
+    FOUR_FLOATS,
+    archive,
+    numbers,
+    peak_growth,
+    pickled,
+    storage,
+    strict_load,
+    tensor,
+    torch_zip,
+)
 
 import fastrnn
 from fastrnn import CheckpointError
@@ -268,6 +279,19 @@ def test_damage_in_a_mapped_file_is_found(large):
     with pytest.raises(CheckpointError, match="checksum"):
         fastrnn.load(large)
     assert fastrnn.load(large, check_crc=False)["a"].shape == (1 << 20,)
+
+
+def test_a_mapped_file_stays_out_of_memory(tmp_path):
+    """Checksums included: the peak of a fresh process grows by far less than the file is large."""
+    path = tmp_path / "large.pt"
+    fastrnn.save({f"w{i}": np.full(1 << 20, i, np.float32) for i in range(16)}, path)
+    script = """
+import sys, fastrnn
+fastrnn.load(sys.argv[1])
+---
+state = fastrnn.load(sys.argv[2])
+"""
+    assert peak_growth(script, str(CHECKPOINTS / "small.pt"), str(path)) < 16_000  # of 64 MB
 
 
 def test_a_large_stream_is_bounded(large):
