@@ -5,8 +5,8 @@ best build that the processor runs.
 """
 
 import os
-import platform
 import sys
+import sysconfig
 from collections.abc import Sequence
 from glob import glob
 
@@ -24,14 +24,24 @@ X86_64_LEVELS = {
 }
 # No -ffast-math: NaN and infinity must travel. Contraction is off so that every multiply-add is one that we wrote.
 FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
-MSVC = sys.platform == "win32" and "clang" not in os.environ.get("CC", "")
+# On Windows, CC=clang-cl gives vectors; Microsoft's own compiler has no vector types, and builds lanes of one number.
+WINDOWS = sys.platform == "win32"
+CLANG_CL = WINDOWS and "clang-cl" in os.environ.get("CC", "")
+CLANG_TARGETS = {"win-amd64": "x86_64-pc-windows-msvc", "win-arm64": "aarch64-pc-windows-msvc"}
+
+# What is built for, and not what is built on. universal2, two architectures in one file, ends in neither of the names.
+PLATFORM = sysconfig.get_platform()
 
 
 def instruction_sets() -> dict[str, list[str]]:
-    target = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).lower()
-    if target.endswith(("x86_64", "amd64")) and not MSVC:
-        return X86_64_LEVELS
-    return {"generic": []}
+    x86_64 = PLATFORM.endswith(("x86_64", "amd64")) and sys.maxsize > 2**32
+    return X86_64_LEVELS if x86_64 and (CLANG_CL or not WINDOWS) else {"generic": []}
+
+
+def compile_args(flags: Sequence[str]) -> list[str]:
+    if CLANG_CL:  # it takes the flags of cl, and clang's own after a prefix; without, it ignores most of them
+        return [f"--target={CLANG_TARGETS[PLATFORM]}", *(f"/clang:{flag}" for flag in (*FLAGS, *flags))]
+    return ["/O2", "/fp:strict"] if WINDOWS else [*FLAGS, *flags]
 
 
 def extension(name: str, source: str, flags: Sequence[str] = (), macros: Sequence[tuple[str, str]] = ()) -> Extension:
@@ -41,7 +51,7 @@ def extension(name: str, source: str, flags: Sequence[str] = (), macros: Sequenc
     (module,) = cythonize([plain], build_dir=f"build/cython/{name}", language_level=3)
     module.include_dirs = ["fastrnn"]
     module.define_macros = list(macros)
-    module.extra_compile_args = ["/O2", "/fp:strict"] if MSVC else [*FLAGS, *flags]
+    module.extra_compile_args = compile_args(flags)
     module.extra_link_args = [] if sys.platform in ("win32", "darwin") else ["-Wl,--strip-all"]
     return module
 
@@ -61,6 +71,13 @@ class ParallelBuild(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self) -> None:
+        if WINDOWS and not self.compiler.initialized:
+            self.compiler.initialize(self.plat_name)  # here once, and not by several threads at the same time
+        if CLANG_CL:
+            self.compiler.cc = os.environ["CC"]  # setuptools looks for cl only
+        super().build_extensions()
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": ParallelBuild})

@@ -2,6 +2,7 @@
    is yielded at every look. An endless spin with two processes of two threads on two cores takes hundreds of times as
    long as one thread. */
 #pragma once
+#include <time.h>
 #if defined(_WIN32)
 #include <windows.h>
 #define yield_processor() SwitchToThread()
@@ -21,6 +22,7 @@
 #endif
 
 #if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
 #define pause_processor() _mm_pause()
 #elif defined(__aarch64__) && defined(__GNUC__)
 #define pause_processor() __asm__ volatile("yield")
@@ -30,6 +32,10 @@
 
 #define SPINS 200
 
+/* A thread that is being woken, or whose caches are cold, comes late by some tens of microseconds. One that comes later
+   than this was not given a processor. */
+#define LONG_WAIT 2e-4 /* seconds */
+
 typedef struct {
     volatile long arrived; /* over all meetings so far */
     volatile long drop_at; /* the meeting after which the first thread goes on alone; 0: none */
@@ -38,20 +44,50 @@ typedef struct {
 
 static volatile long yields_in_all = 0;
 
+static inline double meet_seconds(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 /* Wait until all `parts` threads have come to meeting number `count` (1, 2, ...). Whether that took long. */
 static inline int meet(meeting *m, long parts, long count) {
     long yields = 0;
+    double began;
     if (atomic_add(&m->arrived, 1) >= count * parts) return 0;
     for (int i = 0; i < SPINS; i++) {
         if (atomic_get(&m->arrived) >= count * parts) return 0;
         pause_processor();
     }
-    while (atomic_get(&m->arrived) < count * parts) {
-        yield_processor();
-        yields++;
-    }
+    for (began = meet_seconds(); atomic_get(&m->arrived) < count * parts; yields++) yield_processor();
     atomic_add(&yields_in_all, yields);
-    return yields > 0;
+    return meet_seconds() - began > LONG_WAIT;
+}
+
+/* Let all others pass every meeting: for a thread that cannot go on. */
+static inline void meet_no_more(meeting *m) { atomic_add(&m->arrived, 1L << 30); }
+
+/* The scheduler may wake a thread on the very processor of the one that woke it, and leave it there as long as the two
+   keep running in turns. A thread that finds itself so moves away; where it may run stays as it was. */
+static inline int this_processor(void) {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+static inline void move_from(int processor) {
+#if defined(__linux__)
+    cpu_set_t allowed, others;
+    if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+    others = allowed;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
+        sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+    (void)processor;
+#endif
 }
 
 static inline long meet_drop_at(meeting *m) { return atomic_get(&m->drop_at); }

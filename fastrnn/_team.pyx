@@ -6,6 +6,14 @@ all: with some of the tasks started and others not, those that meet would wait f
 only where it waits for a lock, or where it runs interpreted code.
 """
 
+cdef extern from "_meet.h" nogil:
+    ctypedef struct meeting:
+        pass
+    bint meet(meeting*, long parts, long count)
+    void meet_no_more(meeting*)
+    int this_processor()
+    void move_from(int processor)
+
 from functools import partial
 from threading import Lock, Thread
 
@@ -14,6 +22,7 @@ cdef class Worker:
     """A thread that does one task whenever it is given one."""
 
     cdef object task, error, go, done
+    cdef int giver      # the processor of the thread that gave the task
 
     def __init__(self):
         self.go, self.done = Lock(), Lock()
@@ -24,6 +33,8 @@ cdef class Worker:
     def serve(self):
         while True:
             self.go.acquire()
+            with nogil:
+                move_from(self.giver)
             try:
                 self.task()
             except BaseException as error:
@@ -32,7 +43,7 @@ cdef class Worker:
             self.done.release()
 
     cdef start(self, task):
-        self.task = task
+        self.task, self.giver = task, this_processor()
         self.go.release()
 
     cdef wait(self, list errors):
@@ -118,3 +129,22 @@ cdef class Team:
 def in_turn(tasks):
     for task in tasks:
         task()
+
+
+cdef class Meeting:
+    """Where `parts` threads wait for each other, again and again. Waiting does not sleep: it is for tens of microseconds."""
+
+    cdef meeting at
+    cdef long parts
+
+    def __init__(self, long parts):
+        self.parts = parts
+
+    def wait(self, long count):
+        """Until all threads have called this with `count`, which is 1, 2, 3, ..."""
+        with nogil:
+            meet(&self.at, self.parts, count)
+
+    def no_more(self):
+        """Nobody waits here any longer: for a thread that cannot go on."""
+        meet_no_more(&self.at)

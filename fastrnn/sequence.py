@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 # Multiply-adds that are worth a second thread (some 100 us; starting one costs some 20 us).
 _PAYS = 4_000_000  # in a layer
-_PAYS_WAVE = 4_000_000  # in a layer's chunk of steps
+_PAYS_WAVE = 2_000_000  # in a layer's chunk of steps
 
 
 class States(NamedTuple):
@@ -186,16 +186,23 @@ def _wavefront_steps(stack: Stack, T: int, N: int) -> int:
 def _wavefront(run: _Run, outputs: Sequence[Array], steps: int) -> None:
     """Layer l does chunk j of the steps while layer l+1 does chunk j-1."""
     L, T = len(outputs) - 1, len(outputs[0])
-    starts = range(0, T, steps)
+    chunks = -(-T // steps)
     with threads.team(L) as team:
-        for wave in range(len(starts) + L - 1):
-            tasks = [
-                partial(run.layer, layer, outputs[layer], outputs[layer + 1], start, min(start + steps, T))
-                for layer in range(L)
-                if 0 <= wave - layer < len(starts)
-                for start in (starts[wave - layer],)
-            ]
-            team.run_all(tasks)
+        meeting = threads.Meeting(team.size)
+
+        def some_layers(index: int) -> None:
+            try:
+                for wave in range(chunks + L - 1):
+                    for layer in range(index, L, team.size):
+                        if 0 <= wave - layer < chunks:
+                            start = (wave - layer) * steps
+                            run.layer(layer, outputs[layer], outputs[layer + 1], start, min(start + steps, T))
+                    meeting.wait(wave + 1)
+            except BaseException:
+                meeting.no_more()
+                raise
+
+        team.run([partial(some_layers, i) for i in range(team.size)])
 
 
 def _initial(state: Array | None, shape: tuple[int, ...], dtype: Any, order: Array | None) -> Array:

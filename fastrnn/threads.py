@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ._team import Pool, Team
+from ._team import Meeting, Pool, Team
+
+__all__ = ["Meeting", "get_num_threads", "set_num_threads", "team"]
 
 
 def set_num_threads(n: int) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-import fastrnn
-
 from .common import CELLS, layer, normal, use
 
 
@@ -25,22 +23,3 @@ class Accuracy:
     def track_largest_error(self, backend: str, cell: str, H: int, N: int) -> float:
         y, _ = self.layer(self.x)
         return float(np.abs(y - self.truth).max() / np.finfo(np.float32).eps)
-
-
-class Denormals:
-    """A state that decays to nothing: a step should take no longer then."""
-
-    params = (["cython"], [True, False])
-    param_names = ("backend", "decaying")
-
-    def setup(self, backend: str, decaying: bool) -> None:
-        use(backend)
-        self.layer = fastrnn.RNN(16, 64, nonlinearity="relu", bias=False, rng=0)
-        for array in self.layer.parameters().values():
-            array *= 0.5
-        self.layer.parameters().changed()
-        self.x = np.zeros((2000, 1, 16), np.float32)
-        self.h_0 = np.full((1, 1, 64), 1.0 if decaying else 0.0, np.float32)
-
-    def time_decay(self, backend: str, decaying: bool) -> None:
-        self.layer(self.x, self.h_0)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-import fastrnn
-
 from .common import BACKENDS, CELLS, layer, normal, use
 
 T = 100
@@ -84,21 +82,4 @@ class FirstCall:
 
     def time_first_call(self, backend: str, cell: str, H: int) -> None:
         self.layer.parameters().changed()
-        self.layer(self.x)
-
-
-class Bidirectional:
-    """Two layers in two directions."""
-
-    params = (["cython"], [1, 2])
-    param_names = ("backend", "threads")
-
-    def setup(self, backend: str, threads: int) -> None:
-        use(backend)
-        fastrnn.set_num_threads(threads)
-        self.layer = fastrnn.LSTM(128, 128, num_layers=2, bidirectional=True, rng=0)
-        self.x = normal(T, 4, 128)
-        self.layer(self.x)
-
-    def time_bidirectional(self, backend: str, threads: int) -> None:
         self.layer(self.x)

@@ -150,7 +150,7 @@ cdef inline bint drops_out(Part* a) noexcept nogil:
     cdef long at = meet_drop_at(a.meeting)
     if at and at <= a.meetings:
         return True
-    if a.index == 0 and not at and a.long_waits > 8 and a.long_waits * 8 > a.meetings:
+    if a.index == 0 and not at and a.long_waits > 2:
         meet_drop(a.meeting, a.meetings + 1)
     return False
 
