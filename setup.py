@@ -73,7 +73,7 @@ class ParallelBuild(build_ext):
         self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self) -> None:
-        if WINDOWS and not self.compiler.initialized:
+        if self.compiler.compiler_type == "msvc" and not self.compiler.initialized:
             self.compiler.initialize(self.plat_name)  # here once, and not by several threads at the same time
         if CLANG_CL:
             self.compiler.cc = os.environ["CC"]  # setuptools looks for cl only

@@ -2,7 +2,30 @@
 
 cdef extern from *:
     """
-    #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__) && !defined(_MSC_VER)
+    #if defined(__x86_64__) && defined(_MSC_VER) && defined(__clang__)
+    /* The builtin below is in a library of clang's that is not linked with Microsoft's. */
+    static int has(unsigned leaf, int ecx, unsigned bits) {
+        unsigned a = leaf, b, c = 0, d;
+        __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+        return ((ecx ? c : b) & bits) == bits;
+    }
+    static int saves(unsigned bits) {
+        unsigned a, d;
+        __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+        return (a & bits) == bits;
+    }
+    #define BIT(n) (1u << n)
+    static int fastrnn_x86_64_level(void) {
+        /* sse3 ssse3 cx16 sse4.1 sse4.2 popcnt */
+        if (!has(1, 1, BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23))) return 1;
+        /* fma movbe osxsave avx f16c, bmi1 avx2 bmi2, lzcnt, and the system saves the registers */
+        if (!has(1, 1, BIT(12) | BIT(22) | BIT(27) | BIT(28) | BIT(29)) || !has(7, 0, BIT(3) | BIT(5) | BIT(8)) ||
+            !has(0x80000001, 1, BIT(5)) || !saves(0x06)) return 2;
+        /* avx512f avx512dq avx512cd avx512bw avx512vl */
+        if (!has(7, 0, BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31)) || !saves(0xe6)) return 3;
+        return 4;
+    }
+    #elif (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
     static int fastrnn_x86_64_level(void) {
         __builtin_cpu_init();
         if (!(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"))) return 1;

@@ -4,23 +4,25 @@
 cdef void pack(const real* w, Py_ssize_t K, Py_ssize_t H, Py_ssize_t panels, int nv, bint gated, int first,
                real* to) noexcept nogil:
     """(G*H, K) -> (panels, K, nv, VL). gated: vector v holds gate (first + v) mod nv, else units of its own."""
-    cdef Py_ssize_t panel, v, lane, unit, k, k0, count
+    cdef Py_ssize_t panel, unit, k, lane, units
+    cdef int v
     cdef const real* row
     cdef real* at
     for panel in range(panels):
-        for k0 in range(0, K, 64):
-            count = min(K - k0, 64)
-            for v in range(nv):
-                for lane in range(VL):
-                    unit = panel * VL + lane if gated else (panel * nv + v) * VL + lane
-                    at = to + (k0 * nv + v) * VL + lane
-                    if unit < H:
-                        row = w + ((first + v) % nv * H * gated + unit) * K + k0
-                        for k in range(count):
-                            at[k * nv * VL] = row[k]
-                    else:
-                        for k in range(count):
-                            at[k * nv * VL] = 0
+        for v in range(nv):
+            unit = panel * VL if gated else (panel * nv + v) * VL
+            units = max(0, min(H - unit, VL))
+            row = w + (((first + v) % nv * H if gated else 0) + unit) * K
+            for k in range(K):
+                at = to + (k * nv + v) * VL
+                if units == VL:
+                    for lane in range(VL):
+                        at[lane] = row[lane * K + k]
+                else:
+                    for lane in range(units):
+                        at[lane] = row[lane * K + k]
+                    for lane in range(units, VL):
+                        at[lane] = 0
         to += K * nv * VL
 
 
