@@ -308,31 +308,36 @@ def handler(*_):
         armed = 0
         interrupted += 1
         raise ERROR
-signal.signal(signal.SIGINT, handler)
 
-def interrupt():
-    main, rng = threading.main_thread().ident, random.Random(0)
-    while interrupted < 400:
-        time.sleep(rng.uniform(0, 1e-3))
-        if hasattr(signal, "pthread_kill"):
-            signal.pthread_kill(main, signal.SIGINT)
-        else:
+rng = random.Random(0)
+if hasattr(signal, "setitimer"):
+    signal.signal(signal.SIGALRM, handler)
+    def interrupt_soon():
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, longest))
+else:
+    signal.signal(signal.SIGINT, handler)
+    alarm = threading.Event()
+    def interrupt_soon():
+        alarm.set()
+    def interrupt():
+        while alarm.wait():
+            alarm.clear()
+            time.sleep(rng.uniform(0, longest))
             _thread.interrupt_main()
+    threading.Thread(target=interrupt, daemon=True).start()
 
-stormer = threading.Thread(target=interrupt)
-stormer.start()
-turn = 0
-while stormer.is_alive():
-    layer, x = CASES[turn % len(CASES)]
-    turn += 1
-    cython._crowded_until = 0.0
-    try:
-        armed = 1
-        layer(x)
-        armed = 0
-    except ERROR:
-        pass
-armed = 0
+for layer, x in CASES:
+    longest, before = 1e-3, interrupted
+    while interrupted < before + 500:
+        cython._crowded_until = 0.0
+        try:
+            armed = 1
+            interrupt_soon()
+            layer(x)
+            armed = 0
+            longest /= 1.01  # so that most calls are interrupted
+        except ERROR:
+            longest = min(1e-3, longest * 1.01)
 check(compute())
 with threads.team(2) as team:
     print(team.size)
