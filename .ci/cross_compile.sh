@@ -1,6 +1,6 @@
 #!/bin/sh
-# Do the C headers compile, without a warning, for every platform we build wheels for? And, where qemu-aarch64 is
-# installed, do the lanes keep their contract there? Seconds, once zig has built the C library of that one target.
+# Do the C headers compile, without a warning, for every platform we build wheels for? And do lanes and tiles keep their
+# contract on aarch64, run by qemu-aarch64? Seconds, once zig has built the C library of that one target.
 #
 #   .ci/cross_compile.sh [python]        the Python of a virtual environment; zig's compiler is installed into it
 set -eu
@@ -20,17 +20,27 @@ for target in \
 do
     platform=${target%%:*} cpu=${target#*:}
     for bits in 32 64; do
-        compile -target "$platform" ${cpu:+-mcpu=$cpu} -DFASTRNN_REAL=$bits -Wno-unused-function \
-            -include fastrnn/_tile.h -c tests/simd_driver.c -o "$out/object"
+        for driver in simd tile; do
+            compile -target "$platform" ${cpu:+-mcpu=$cpu} -DFASTRNN_REAL=$bits \
+                -c tests/${driver}_driver.c -o "$out/object"
+        done
     done
     echo "$target compiles"
 done
 
-if command -v qemu-aarch64 > "$out/which"; then
+found() { command -v "$1" > "$out/log"; }
+if ! found qemu-aarch64 && found apt-get && [ "$(id -u)" = 0 ]; then
+    { apt-get update && apt-get install -y --no-install-recommends qemu-user; } > "$out/log" 2>&1 ||
+        tail -n 3 "$out/log"
+fi
+if found qemu-aarch64; then
     for bits in 32 64; do
-        compile -target aarch64-linux-musl -static -DFASTRNN_REAL=$bits tests/simd_driver.c -o "$out/driver" -lm
-        qemu-aarch64 "$out/driver" 32749
+        for driver in simd tile; do
+            compile -target aarch64-linux-musl -static -DFASTRNN_REAL=$bits \
+                tests/${driver}_driver.c -o "$out/driver" -lm
+            qemu-aarch64 "$out/driver" 32749
+        done
     done
 else
-    echo "qemu-aarch64 is not installed: aarch64 compiled, not run"
+    echo "aarch64 compiled, NOT run: qemu-aarch64 is not installed"
 fi

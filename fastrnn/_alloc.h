@@ -20,6 +20,7 @@ static inline void *aligned_new(size_t bytes) {
 #else
     void *p = NULL;
     int huge = bytes >= HUGE_FROM;
+    if (bytes > (size_t)-1 - HUGE_PAGE) return NULL; /* rounding up would wrap */
     if (huge) bytes = (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
     if (posix_memalign(&p, huge ? HUGE_PAGE : CACHE_LINE, bytes ? bytes : 1)) return NULL;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)

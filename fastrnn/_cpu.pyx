@@ -2,11 +2,19 @@
 
 cdef extern from *:
     """
-    #if defined(__x86_64__) && defined(_MSC_VER) && defined(__clang__)
-    /* The builtin below is in a library of clang's that is not linked with Microsoft's. */
+    #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) /* clang-cl defines only the second */
+    /* Not __builtin_cpu_supports: compilers know different parts of a level by name, and where clang is used with
+       Microsoft's libraries it does not link. */
+    static void cpuid(unsigned leaf, unsigned *a, unsigned *b, unsigned *c) {
+        unsigned d;
+        *a = leaf, *c = 0;
+        __asm__ volatile("cpuid" : "+a"(*a), "=b"(*b), "+c"(*c), "=d"(d));
+    }
     static int has(unsigned leaf, int ecx, unsigned bits) {
-        unsigned a = leaf, b, c = 0, d;
-        __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+        unsigned a, b, c;
+        cpuid(leaf & 0x80000000u, &a, &b, &c); /* the last leaf there is: what comes for one beyond is arbitrary */
+        if (a < leaf) return 0;
+        cpuid(leaf, &a, &b, &c);
         return ((ecx ? c : b) & bits) == bits;
     }
     static int saves(unsigned bits) {
@@ -14,25 +22,22 @@ cdef extern from *:
         __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
         return (a & bits) == bits;
     }
+    #if defined(__APPLE__)
+    #define SAVES_512 0x06 /* macOS saves the AVX-512 registers from their first use on, and says so only then */
+    #else
+    #define SAVES_512 0xe6
+    #endif
     #define BIT(n) (1u << n)
+    /* All that -march=x86-64-v2, -v3, -v4 let a compiler use. */
     static int fastrnn_x86_64_level(void) {
-        /* sse3 ssse3 cx16 sse4.1 sse4.2 popcnt */
-        if (!has(1, 1, BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23))) return 1;
+        /* sse3 ssse3 cx16 sse4.1 sse4.2 popcnt, lahf */
+        if (!has(1, 1, BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23)) ||
+            !has(0x80000001u, 1, BIT(0))) return 1;
         /* fma movbe osxsave avx f16c, bmi1 avx2 bmi2, lzcnt, and the system saves the registers */
         if (!has(1, 1, BIT(12) | BIT(22) | BIT(27) | BIT(28) | BIT(29)) || !has(7, 0, BIT(3) | BIT(5) | BIT(8)) ||
-            !has(0x80000001, 1, BIT(5)) || !saves(0x06)) return 2;
+            !has(0x80000001u, 1, BIT(5)) || !saves(0x06)) return 2;
         /* avx512f avx512dq avx512cd avx512bw avx512vl */
-        if (!has(7, 0, BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31)) || !saves(0xe6)) return 3;
-        return 4;
-    }
-    #elif (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
-    static int fastrnn_x86_64_level(void) {
-        __builtin_cpu_init();
-        if (!(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"))) return 1;
-        if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))) return 2;
-        if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("avx512vl"))) return 3;
+        if (!has(7, 0, BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31)) || !saves(SAVES_512)) return 3;
         return 4;
     }
     #else

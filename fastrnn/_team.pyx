@@ -11,6 +11,7 @@ cdef extern from "_meet.h" nogil:
         pass
     bint meet(meeting*, long parts, long count)
     void meet_no_more(meeting*)
+    bint meet_is_over(meeting*)
     int this_processor()
     void move_from(int processor)
 
@@ -122,29 +123,35 @@ cdef class Team:
 
     def run_all(self, tasks):
         """Do any number of tasks, dealt out in turn."""
-        cdef Py_ssize_t n = min(self.size, len(tasks))
-        self.run([partial(in_turn, tasks[i::n]) for i in range(n)])
+        self.run_waves([tasks])
+
+    def run_waves(self, waves):
+        """Do lists of tasks one list after the other, the tasks of each at the same time, dealt out in turn."""
+        cdef Shares shares = Shares(list(waves), min(self.size, max(map(len, waves))))
+        self.run([partial(shares.do, i) for i in range(shares.parts)])
 
 
-def in_turn(tasks):
-    for task in tasks:
-        task()
+cdef class Shares:
+    """Waves of tasks, shared by `parts` threads that meet after each. They do not sleep there: it is for short waits."""
 
-
-cdef class Meeting:
-    """Where `parts` threads wait for each other, again and again. Waiting does not sleep: it is for tens of microseconds."""
-
+    cdef list waves
+    cdef readonly long parts
     cdef meeting at
-    cdef long parts
 
-    def __init__(self, long parts):
-        self.parts = parts
+    def __init__(self, list waves, long parts):
+        self.waves, self.parts = waves, parts
 
-    def wait(self, long count):
-        """Until all threads have called this with `count`, which is 1, 2, 3, ..."""
-        with nogil:
-            meet(&self.at, self.parts, count)
-
-    def no_more(self):
-        """Nobody waits here any longer: for a thread that cannot go on."""
-        meet_no_more(&self.at)
+    def do(self, Py_ssize_t index):
+        cdef long count = 0
+        try:
+            for wave in self.waves:
+                for task in wave[index::self.parts]:
+                    task()
+                count += 1
+                with nogil:
+                    meet(&self.at, self.parts, count)
+                if meet_is_over(&self.at):
+                    break       # another could not go on
+        except BaseException:
+            meet_no_more(&self.at)
+            raise

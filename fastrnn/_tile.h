@@ -4,14 +4,13 @@
 
    Every element of z is added up in one order, whatever the number of rows: k ascending from zero, one multiply-add
    each, and the sum of the block added to z. So a result never depends on who else is in the batch. The caller cuts k
-   into blocks of K_BLOCK, which also halves the rounding error.
+   into blocks, which keeps the rounding error small.
 
    Weights are packed: w[k][v] of one panel lie at w + k * 4|3 * VL + v * VL. C and not Cython, since the accumulators
    have to be many small variables that only full unrolling turns into registers. */
 #pragma once
 #include "_simd.h"
 
-#define K_BLOCK 128
 #define PANEL 4 /* vectors of z per panel */
 
 #if defined(__AVX512F__) || defined(__aarch64__)

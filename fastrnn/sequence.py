@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -186,23 +186,17 @@ def _wavefront_steps(stack: Stack, T: int, N: int) -> int:
 def _wavefront(run: _Run, outputs: Sequence[Array], steps: int) -> None:
     """Layer l does chunk j of the steps while layer l+1 does chunk j-1."""
     L, T = len(outputs) - 1, len(outputs[0])
-    chunks = -(-T // steps)
+    starts = range(0, T, steps)
+
+    def task(layer: int, start: int) -> Callable[[], None]:
+        return partial(run.layer, layer, outputs[layer], outputs[layer + 1], start, min(start + steps, T))
+
+    waves = [
+        [task(layer, starts[wave - layer]) for layer in range(L) if 0 <= wave - layer < len(starts)]
+        for wave in range(len(starts) + L - 1)
+    ]
     with threads.team(L) as team:
-        meeting = threads.Meeting(team.size)
-
-        def some_layers(index: int) -> None:
-            try:
-                for wave in range(chunks + L - 1):
-                    for layer in range(index, L, team.size):
-                        if 0 <= wave - layer < chunks:
-                            start = (wave - layer) * steps
-                            run.layer(layer, outputs[layer], outputs[layer + 1], start, min(start + steps, T))
-                    meeting.wait(wave + 1)
-            except BaseException:
-                meeting.no_more()
-                raise
-
-        team.run([partial(some_layers, i) for i in range(team.size)])
+        team.run_waves(waves)
 
 
 def _initial(state: Array | None, shape: tuple[int, ...], dtype: Any, order: Array | None) -> Array:

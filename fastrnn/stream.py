@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -140,3 +140,7 @@ class Stream:
             checked.append((to, array))
         for to, array in checked:
             to[...] = array
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        # Packed weights lie as this machine's kernels want them.
+        raise TypeError("a stream cannot be copied or pickled; make another with layer.stream() and set its state")

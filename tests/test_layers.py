@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -76,8 +78,8 @@ def test_batch_first_is_the_transpose(make, rng):
     hx = random_state(a, 4, rng)
     y_a, state_a = a(x, hx, lengths=lengths, reset=reset)
     y_b, state_b = b(x.swapaxes(0, 1), hx, lengths=lengths, reset=reset.T)
-    np.testing.assert_allclose(y_b.swapaxes(0, 1), y_a, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(states_of(state_b)[0], states_of(state_a)[0], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(y_b.swapaxes(0, 1), y_a)
+    np.testing.assert_array_equal(states_of(state_b)[0], states_of(state_a)[0])
 
 
 def test_unbatched_is_a_batch_of_one(make, rng, assert_close):
@@ -96,8 +98,8 @@ def test_directions_share_the_output(make, rng):
     one.load_state_dict({k.removesuffix("_reverse"): v for k, v in both.state_dict().items() if "reverse" in k})
     x = rng.normal(size=(6, 2, 3))
     P = one.proj_size or 5
-    np.testing.assert_allclose(both(x)[0][..., P:], one(x[::-1])[0][::-1], rtol=0, atol=1e-13)
-    np.testing.assert_allclose(states_of(both(x)[1])[0][1], states_of(one(x[::-1])[1])[0][0], rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(both(x)[0][..., P:], one(x[::-1])[0][::-1])
+    np.testing.assert_array_equal(states_of(both(x)[1])[0][1], states_of(one(x[::-1])[1])[0][0])
 
 
 def test_stacked_layers_are_layers_one_after_the_other(make, rng):
@@ -108,7 +110,7 @@ def test_stacked_layers_are_layers_one_after_the_other(make, rng):
                         if getattr(deep, k, 0)}, dtype="float64")  # fmt: skip
     second.load_state_dict({k.replace("l1", "l0"): v for k, v in deep.state_dict().items() if k.endswith("l1")})
     x = rng.normal(size=(6, 2, 3))
-    np.testing.assert_allclose(deep(x)[0], second(first(x)[0])[0], rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(deep(x)[0], second(first(x)[0])[0])
 
 
 # --- ragged rows, episodes --------------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ def test_lengths_in_other_guises(make, rng):
     for lengths in ((2, 4, 0), np.array([2, 4, 0], np.uint8), np.array([2, 9, 4, 9, 0, 9])[::2]):
         np.testing.assert_array_equal(layer(x, lengths=lengths)[0], y)
     full, plain = layer(x, lengths=[4, 4, 4])[0], layer(x)[0]
-    np.testing.assert_allclose(full, plain, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(full, plain)
 
 
 def test_padding_is_never_read(make, rng):
@@ -178,9 +180,9 @@ def test_episodes_run_as_if_alone(make, bidirectional, rng, backend, assert_clos
         pieces.append(layer(x[edges[i] : edges[i + 1]], start))
     assert_close((y[:length],), (np.concatenate([piece[0] for piece in pieces]),), "float64")
     for got, first, last in zip(*(states_of(s) for s in (state, pieces[0][1], pieces[-1][1])), strict=True):
-        np.testing.assert_allclose(got[0], last[0], rtol=0, atol=1e-13)  # forward: the end of the last episode
+        np.testing.assert_array_equal(got[0], last[0])  # forward: the end of the last episode
         if bidirectional:
-            np.testing.assert_allclose(got[1], first[1], rtol=0, atol=1e-13)
+            np.testing.assert_array_equal(got[1], first[1])
 
 
 def test_reset_of_the_first_step(make, rng):
@@ -194,7 +196,7 @@ def test_reset_of_the_first_step(make, rng):
     plain, _, plain_states = layer(x, hx, return_states=True)
     from_zero, _ = layer(x)
     np.testing.assert_array_equal(y[:, 0], plain[:, 0])
-    np.testing.assert_allclose(y[:, 1, :P], from_zero[:, 1, :P], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(y[:, 1, :P], from_zero[:, 1, :P])
     np.testing.assert_array_equal(y[:, 1, P:], plain[:, 1, P:])
     for part in states_of(state):
         assert not part[1, 1].any()
@@ -209,7 +211,7 @@ def test_reset_everywhere_forgets_all(make, rng):
     x = rng.normal(size=(5, 2, 3))
     y, _ = layer(x, reset=np.ones((5, 2), bool))
     for t in range(5):
-        np.testing.assert_allclose(y[t], layer(x[t : t + 1])[0][0], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(y[t], layer(x[t : t + 1])[0][0])
     np.testing.assert_array_equal(layer(x, reset=np.zeros((5, 2), bool))[0], layer(x)[0])
 
 
@@ -303,9 +305,15 @@ def test_a_stream_keeps_its_weights(rng):
     layer.weight_ih_l0 = np.zeros((15, 3))
     layer.weight_hh_l0[:] = 0
     layer.parameters().changed()
-    np.testing.assert_allclose([stream.step(x[0]), stream.step(x[1])], y, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal([stream.step(x[0]), stream.step(x[1])], y)
     with pytest.raises(ValueError, match="bidirectional"):
         fastrnn.GRU(3, 5, bidirectional=True).stream()
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_streams_are_not_copied(clone):
+    with pytest.raises(TypeError, match=r"a stream cannot be copied or pickled; make another with layer.stream\(\)"):
+        clone(fastrnn.GRU(3, 5).stream())
 
 
 # --- nothing to do ----------------------------------------------------------------------------------------------------
@@ -345,7 +353,7 @@ def test_all_lengths_zero(make, rng, backend):
 
 
 @pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
-def test_cells_are_layers_of_one_step(name, rng, backend):
+def test_cells_are_layers_of_one_step(name, rng, backend, assert_close):
     cell = getattr(fastrnn, name)(3, 5, rng=2)
     layer = getattr(fastrnn, name[:-4])(3, 5)
     layer.load_state_dict({f"{key}_l0": array for key, array in cell.state_dict().items()})
@@ -354,8 +362,7 @@ def test_cells_are_layers_of_one_step(name, rng, backend):
     given = like(hx, [part[0] for part in states_of(hx)])
     got, alone = cell(x, given), cell(x[1], like(hx, [part[0, 1] for part in states_of(hx)]))
     for part, row, expected in zip(states_of(got), states_of(alone), states_of(state), strict=True):
-        np.testing.assert_allclose(part, expected[0], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(row, expected[0, 1], rtol=0, atol=1e-6)
+        assert_close((part, row), (expected[0], expected[0, 1]), "float32")
     for part, given_part in zip(states_of(cell(x)), states_of(given), strict=True):
         assert part.shape == (4, 5)
         assert not np.shares_memory(part, given_part)
@@ -366,4 +373,4 @@ def test_one_layer_in_a_pool(rng):
     inputs = [rng.normal(size=(30, 2, 3)) for _ in range(40)]
     with ThreadPoolExecutor(4) as pool:
         for x, (y, _) in zip(inputs, pool.map(layer, inputs), strict=True):
-            np.testing.assert_allclose(y, layer(x)[0], rtol=0, atol=1e-6)
+            np.testing.assert_array_equal(y, layer(x)[0])

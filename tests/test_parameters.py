@@ -139,7 +139,7 @@ def test_reset_parameters():
 # --- copies, dtypes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_are_equal_and_independent(make, clone, rng):
     layer, x = make(num_layers=2, bidirectional=True, dropout=0.5), rng.normal(size=(3, 2, 3))
     layer(x)
@@ -156,21 +156,36 @@ def test_copies_are_equal_and_independent(make, clone, rng):
 @pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
 def test_cells_copy(name):
     cell, x = getattr(fastrnn, name)(3, 5), np.ones((2, 3))
-    for twin in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
+    for twin in (copy.copy(cell), copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
         np.testing.assert_array_equal(twin(x), cell(x))
 
 
-def test_to_and_astype(make, rng):
+def test_to_and_astype(make, rng, assert_close):
     layer, x = make(), rng.normal(size=(3, 2, 3))
     y = layer(x)[0]
     double = layer.astype("float64")
     assert (layer.dtype, double.dtype) == (np.float32, np.float64)
     assert double(x)[0].dtype == np.float64
-    np.testing.assert_allclose(double(x)[0], y, rtol=0, atol=1e-6)
+    assert_close(y, double(x)[0], "float32")
     np.testing.assert_array_equal(layer(x)[0], y)
     assert layer.to("float64") is layer
     np.testing.assert_array_equal(layer(x)[0], double(x)[0])
     assert layer.to(dtype=np.float32).to("cpu").to(device="cpu").weight_ih_l0.dtype == np.float32
+    np.testing.assert_array_equal(layer(x)[0], y)
+
+
+def test_to_that_fails_changes_nothing(make, monkeypatch):
+    class Full(np.ndarray):
+        def astype(self, *args, **options):
+            raise MemoryError
+
+    layer, x = make(), np.ones((2, 1, 3))
+    y, last = layer(x)[0], list(layer.parameters())[-1]
+    monkeypatch.setitem(layer._params, last, layer._params[last].view(Full))
+    with pytest.raises(MemoryError):
+        layer.to("float64")
+    assert layer.dtype == np.float32
+    assert {array.dtype for array in layer.parameters().values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(layer(x)[0], y)
 
 
@@ -228,3 +243,89 @@ def test_what_the_layer_is_cannot_be_changed_afterwards(name):
     with pytest.raises(AttributeError, match=f"{name} is fixed"):
         setattr(layer, name, 9)
     assert repr(layer) == "RNN(3, 4)"
+
+
+@pytest.mark.parametrize("how", ["update", "|=", "keywords", "pairs"])
+def test_updating_is_assigning_every_item(how):
+    layer, other, x = fastrnn.GRU(3, 4, rng=0), fastrnn.GRU(3, 4, rng=1), np.ones((2, 1, 3))
+    layer(x)
+    parameters, new = layer.parameters(), other.parameters()
+    if how == "update":
+        parameters.update(new)
+    elif how == "keywords":
+        parameters.update(**new)
+    elif how == "pairs":
+        parameters.update(new.items())
+    else:
+        parameters |= new
+    np.testing.assert_array_equal(layer(x)[0], other(x)[0])
+    for name, array in parameters.items():
+        assert array is getattr(layer, name)
+        assert array is not new[name]
+
+
+def test_a_wrong_update_changes_nothing():
+    layer = fastrnn.GRU(3, 4, rng=0)
+    before, good = layer.state_dict(), np.zeros((12, 4))
+    with pytest.raises(KeyError, match="weight_hh_0"):
+        layer.parameters().update(weight_hh_l0=good, weight_hh_0=good)
+    with pytest.raises(ValueError, match="weight_ih_l0"):
+        layer.parameters().update(weight_hh_l0=good, weight_ih_l0=good)
+    for name, array in before.items():
+        np.testing.assert_array_equal(getattr(layer, name), array)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p.pop("bias_hh_l0"),
+        lambda p: p.pop("bias_hh_l0", None),
+        lambda p: p.popitem(),
+        lambda p: p.clear(),
+        lambda p: p.__delitem__("bias_hh_l0"),
+        lambda p: p.setdefault("more", np.zeros(3)),
+    ],
+)
+def test_names_cannot_be_added_or_removed(change):
+    layer = fastrnn.GRU(3, 4, rng=0)
+    parameters = layer.parameters()
+    with pytest.raises(TypeError, match="cannot be added or removed"):
+        change(parameters)
+    assert list(parameters) == list(layer.state_dict())
+
+
+def test_loading_a_layers_own_arrays():
+    layer = fastrnn.RNN(4, 4, rng=0)
+    before = layer.state_dict()
+    own = {"weight_ih_l0": layer.weight_hh_l0, "weight_hh_l0": layer.weight_ih_l0.T}
+    layer.load_state_dict(own, strict=False)
+    np.testing.assert_array_equal(layer.weight_ih_l0, before["weight_hh_l0"])
+    np.testing.assert_array_equal(layer.weight_hh_l0, before["weight_ih_l0"].T)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "words"),
+    [
+        ("dropout", 5, ValueError, "dropout should be a number in range"),
+        ("dropout", "0.5", ValueError, "dropout should be a number in range"),
+        ("batch_first", 1, TypeError, "batch_first should be of type bool, got: int"),
+        ("training", None, TypeError, "training should be of type bool, got: NoneType"),
+        ("weight_ih_l00", np.zeros((12, 3)), AttributeError, "weight_ih_l00.*; the nearest name is weight_ih_l0$"),
+        ("bias_hh_l2", np.zeros(12), AttributeError, "GRU.*no parameter 'bias_hh_l2'; the nearest name is bias_hh_l0"),
+    ],
+)
+def test_wrong_attributes_change_nothing(name, value, error, words):
+    layer = fastrnn.GRU(3, 4, rng=0)
+    before = dict(layer.__dict__)
+    with pytest.raises(error, match=words):
+        setattr(layer, name, value)
+    assert layer.__dict__ == before
+
+
+def test_options_can_be_changed():
+    layer, x = fastrnn.GRU(3, 4, num_layers=2, rng=0), np.ones((2, 5, 3))
+    y = layer(x)[0]
+    layer.batch_first, layer.dropout, layer.training = True, 1, np.True_
+    assert (type(layer.dropout), layer.training) == (float, True)
+    assert layer(x)[1].shape == (2, 2, 4)
+    assert (layer(x.swapaxes(0, 1))[0].swapaxes(0, 1) != y).any()

@@ -1,4 +1,4 @@
-"""``_simd.h``: sigmoid, tanh and the lanes, built for every instruction set and swept against the C library.
+"""``_simd.h`` and ``_tile.h``, built for every instruction set: sigmoid and tanh against the C library, lanes, tiles.
 
 ``FASTRNN_FULL=1`` sweeps all 2**32 float32 numbers, some minutes per build.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-DRIVER = Path(__file__).with_name("simd_driver.c")
 FULL = os.environ.get("FASTRNN_FULL") == "1"
 COMPILERS = [shlex.split(os.environ.get("CC", "cc")), ["cc"], ["gcc"], ["clang"]]
 COMPILER = next((command for command in COMPILERS if shutil.which(command[0])), None)
@@ -34,11 +33,12 @@ else:
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 
 
-def compile_driver(folder: Path, bits: int, flags: list[str]) -> Path:
+def compile_driver(name: str, folder: Path, bits: int, flags: list[str]) -> Path:
     assert COMPILER is not None
-    program = folder / "simd_driver.exe"
+    source = Path(__file__).with_name(f"{name}_driver.c")
+    program = folder / f"{name}_driver.exe"
     libraries = [] if sys.platform == "win32" else ["-lm"]
-    command = [*COMPILER, *FLAGS, *flags, f"-DFASTRNN_REAL={bits}", str(DRIVER), "-o", str(program), *libraries]
+    command = [*COMPILER, *FLAGS, *flags, f"-DFASTRNN_REAL={bits}", str(source), "-o", str(program), *libraries]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return program
@@ -47,21 +47,31 @@ def compile_driver(folder: Path, bits: int, flags: list[str]) -> Path:
 @pytest.fixture(scope="module")
 def runnable(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The builds that this processor runs."""
-    program = compile_driver(tmp_path_factory.mktemp("levels"), 32, ["-DFASTRNN_SCALAR"])
+    program = compile_driver("simd", tmp_path_factory.mktemp("levels"), 32, ["-DFASTRNN_SCALAR"])
     levels = subprocess.run([program, "levels"], capture_output=True, text=True, check=True).stdout.split()
     return {name for name in BUILDS if not name.startswith("x86-64-") or name in levels}
+
+
+def run_driver(name: str, build: str, bits: int, folder: Path, runnable: set[str], *arguments: str) -> None:
+    flags, width, fused = BUILDS[build]
+    program = compile_driver(name, folder, bits, flags)
+    if build not in runnable:
+        pytest.skip(f"compiles, but this processor does not run {build}")
+    result = subprocess.run([program, *arguments], capture_output=True, text=True)
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lanes = max(1, width // (bits // 8))
+    assert result.stdout.startswith(f"float{bits}, {lanes} lanes, {'fused' if fused else 'not fused'}")
 
 
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("build", BUILDS)
 def test_contract(build: str, bits: int, tmp_path: Path, runnable: set[str]) -> None:
-    flags, width, fused = BUILDS[build]
-    program = compile_driver(tmp_path, bits, flags)
-    if build not in runnable:
-        pytest.skip(f"compiles, but this processor does not run {build}")
     stride = {32: 1, 64: 61}[bits] if FULL else {32: 1021, 64: 8161}[bits]
-    result = subprocess.run([program, str(stride)], capture_output=True, text=True)
-    print(result.stdout)
-    assert result.returncode == 0, result.stdout + result.stderr
-    lanes = max(1, width // (bits // 8))
-    assert result.stdout.startswith(f"float{bits}, {lanes} lanes, {'fused' if fused else 'not fused'}\n")
+    run_driver("simd", build, bits, tmp_path, runnable, str(stride))
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("build", BUILDS)
+def test_tiles(build: str, bits: int, tmp_path: Path, runnable: set[str]) -> None:
+    run_driver("tile", build, bits, tmp_path, runnable)

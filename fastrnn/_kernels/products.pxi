@@ -1,22 +1,22 @@
 # Matrix products over panels of packed weights.
 
 
-cdef void add_product(int nv, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t panels, const real* w, const real** a, real* z,
-                      Py_ssize_t ldz) noexcept nogil:
-    """z (rows, panels, PANEL, VL) += a (rows, K) @ w (panels, K, nv, VL).
+cdef void add_product(Py_ssize_t k_block, int nv, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t panels, const real* w,
+                      const real** a, real* z, Py_ssize_t ldz) noexcept nogil:
+    """z (rows, panels, PANEL, VL) += a (rows, K) @ w (panels, K, nv, VL), in sums of `k_block` terms.
 
     Rows are spread evenly over tiles (32 = 6+6+5+5+5+5); a panel's weights for one block of k stay in the first-level
     cache for all of them. One row takes two panels at a time instead, for more independent sums.
     """
     cdef Py_ssize_t most = ROWS_3 if nv == 3 else ROWS_4, tiles = (rows + most - 1) // most
-    cdef Py_ssize_t blocks = (K + K_BLOCK - 1) // K_BLOCK, step = K * nv * VL
+    cdef Py_ssize_t blocks = (K + k_block - 1) // k_block, step = K * nv * VL
     cdef Py_ssize_t panel = 0, b, k, kb, m, t
     cdef int r
     while panel < panels:
         if rows == 1 and panel + 1 < panels:
             for b in range(blocks):
-                k = b * K_BLOCK
-                kb = min(K - k, K_BLOCK)
+                k = b * k_block
+                kb = min(K - k, k_block)
                 if nv == 3:
                     tile_pair_3(kb, w + k * nv * VL, step, a, k, z, ldz)
                 else:
@@ -26,8 +26,8 @@ cdef void add_product(int nv, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t panels, 
             z += 2 * PANEL * VL
             continue
         for b in range(blocks):
-            k = b * K_BLOCK
-            kb = min(K - k, K_BLOCK)
+            k = b * k_block
+            kb = min(K - k, k_block)
             m = 0
             for t in range(tiles):
                 r = rows // tiles + (t < rows % tiles)

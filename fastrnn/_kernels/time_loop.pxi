@@ -102,6 +102,8 @@ cdef void forward(const Packs* p, const Run* run, Scratch* s, Part* a) noexcept 
     cdef Py_ssize_t T = run.T, start = 0, steps, j, t, n, N, joined = 0
     cdef int now = 0
     cdef bint moved, dropped
+    if run.N == 0:
+        return
     for n in range(run.N):
         s.h_rows[0][n] = s.h[0] + n * s.ldh
         s.h_rows[1][n] = s.h[1] + n * s.ldh
@@ -168,7 +170,7 @@ cdef Py_ssize_t input_part(const Packs* p, const Run* run, Scratch* s, const Par
             copy_row(s.z + r * p.ldz + column, p.bias + column, columns)
             r += 1
     s.first[steps] = r
-    add_product(p.nv, r, p.I, a.panel_end - a.panel, p.w_ih + a.panel * p.I * p.nv * VL, s.rows, s.z + column, p.ldz)
+    add_product(p.k_block, p.nv, r, p.I, a.panel_end - a.panel, p.w_ih + a.panel * p.I * p.nv * VL, s.rows, s.z + column, p.ldz)
     return N
 
 
@@ -185,7 +187,7 @@ cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int n
     for group in range(groups):
         first = a.panel + (groups - 1 - group if now else group) * together
         panels = min(a.panel_end - first, together)
-        add_product(p.nv, N, p.H_out, panels, p.w_hh + first * p.H_out * p.nv * VL, s.h_rows[now],
+        add_product(p.k_block, p.nv, N, p.H_out, panels, p.w_hh + first * p.H_out * p.nv * VL, s.h_rows[now],
                     z + first * PANEL * VL + shift, p.ldz)
         for panel in range(first, first + panels):
             cell(p, panel, N, z, s.h[now], s.c, h, ldh, s.ldc)
@@ -195,7 +197,7 @@ cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int n
         h = s.h[1 - now] + first * PANEL * VL
         for n in range(N):
             memset(h + n * s.ldh, 0, panels * PANEL * VL * sizeof(real))
-        add_product(PANEL, N, p.H, panels, p.w_hr + first * p.H * PANEL * VL, s.u_rows, h, s.ldh)
+        add_product(p.k_block, PANEL, N, p.H, panels, p.w_hr + first * p.H * PANEL * VL, s.u_rows, h, s.ldh)
 
 
 cdef inline void join(const Packs* p, const Run* run, Scratch* s, const Part* a, int now, Py_ssize_t n) noexcept nogil:

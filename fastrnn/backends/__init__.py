@@ -21,7 +21,9 @@ from ..errors import BackendError
 
 Array = NDArray[Any]
 
-NAMES = ("cython", "reference")  # the first that is available is the default
+#: The first is the default. Where it cannot run, that is an error and not a reason to take the next one, which may be a
+#: hundred times slower.
+NAMES = ("cython", "reference")
 _INSTALL = {"cython": "build fastrnn with a C compiler: pip install --force-reinstall fastrnn"}
 
 

@@ -75,12 +75,11 @@ def forward(
     """See `backends.Backend.forward`."""
     arrays = (x, y, h, c, lengths, reset)
     flush = flush_denormals()
-    wanted = threads.get_num_threads()
-    split = _split(prepared, len(x), x.shape[1], wanted) if wanted > 1 else None
-    if split is None:
+    n, split = _split(prepared, len(x), x.shape[1], threads.get_num_threads())
+    if n == 1:
         prepared.forward(*arrays, reverse, c_all, flush)
         return
-    with threads.team(wanted) as team:
+    with threads.team(n) as team:
         split(team, prepared, arrays, reverse, c_all, flush)
 
 
@@ -91,22 +90,29 @@ def stepper(prepared: Sequence[Any], h: Array, c: Array | None) -> Any:
 
 # ---- several threads ----------------------------------------------------------------------------------------------
 
-# Starting threads costs some 20 us, a meeting of two some 0.3 us; a thread does about 40 multiply-adds in a ns.
-_PAYS_PER_CALL = 4_000_000  # multiply-adds
-_PAYS_PER_STEP = 100_000
+# What each thread must have to do, in multiply-adds, of which it does about 40 in a nanosecond: starting a thread costs
+# some 20 us, a meeting of two some 0.3 us.
+_PAYS_PER_CALL = 2_000_000
+_PAYS_PER_STEP = 50_000
 _CACHED_WEIGHTS = 2 << 20  # bytes: from here on the weights do not stay in one core's second-level cache
 
 
-def _split(prepared: Any, T: int, N: int, wanted: int) -> Any:
-    """How to share the work: by rows, by hidden units, or not at all (None)."""
+def _split(prepared: Any, T: int, N: int, wanted: int) -> tuple[int, Any]:
+    """How many threads pay, at most `wanted`, and how they share the work: by rows or by hidden units."""
+    if wanted == 1:
+        return 1, None
     step = N * prepared.recurrent_weights
-    if T * (step + N * prepared.input_weights) < _PAYS_PER_CALL:
-        return None
-    cached = prepared.recurrent_weights * prepared.itemsize <= _CACHED_WEIGHTS
-    if 2 * wanted <= N and (cached or 16 * wanted <= N):
-        return _by_rows
+    n = min(wanted, T * (step + N * prepared.input_weights) // _PAYS_PER_CALL)
+    if n < 2:
+        return 1, None
+    rows = min(n, N // 2)
+    if rows >= 2 and (prepared.recurrent_weights * prepared.itemsize <= _CACHED_WEIGHTS or 16 * rows <= N):
+        return rows, _by_rows
     # With few rows, or weights that one core cannot keep, each thread takes some of the units: it reads less of them.
-    return _by_units if step >= _PAYS_PER_STEP and time.monotonic() >= _crowded_until else _by_rows if N > 1 else None
+    parts = min(n, prepared.panels, step // _PAYS_PER_STEP)
+    if parts >= 2 and time.monotonic() >= _crowded_until:
+        return parts, _by_units
+    return max(1, min(n, N)), _by_rows
 
 
 def _by_rows(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
@@ -139,7 +145,7 @@ _crowded_until = 0.0  # in time.monotonic()
 
 def _by_units(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
     global _crowded_until
-    run = prepared.run(*arrays, reverse, c_all, flush, min(team.size, prepared.panels))
+    run = prepared.run(*arrays, reverse, c_all, flush, team.size)
     team.run([partial(run, i) for i in range(run.parts)])
     if run.dropped:
         # The other threads were not given a processor in time. Others want it: leave it to them for a while.

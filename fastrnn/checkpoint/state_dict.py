@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -18,6 +18,10 @@ from .pickle_reader import Opaque, shorten
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 _PARAMETER = re.compile(r"(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(_l(?:0|[1-9][0-9]{0,3})(?:_reverse)?)?", re.ASCII)
+#: Where weight drop (_raw), weight norm (_g and _v, original0 and original1) and others keep what they make weights of.
+_UNFOLDED = re.compile(
+    rf"(?:.*\.)?(?:{_PARAMETER.pattern})(?:_(?:raw|orig|g|v)|\.original[0-9]*)", re.ASCII | re.DOTALL
+)
 _KINDS = {RNN_TANH.n_gates: "RNN", LSTM.n_gates: "LSTM", GRU.n_gates: "GRU"}
 #: What trainers and torch's own wrappers put around a model.
 WRAPPERS = {"state_dict", "model_state_dict", "model_state", "model", "net", "module", "_orig_mod"}
@@ -105,10 +109,21 @@ def describe(state: Any, prefix: str | None = None) -> tuple[LayerInfo, Arrays]:
         None or more than one fits; lists them.
     CheckpointError
         Its arrays do not fit together.
+    TypeError
+        `state` is no container of arrays, or `prefix` no str.
     """
+    if not isinstance(state, Mapping | list | tuple | Opaque):
+        raise TypeError(f"state should be a dict of arrays, got: {type(state).__name__}; fastrnn.load reads files")
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix should be a str or None, got {type(prefix).__name__}")
     groups = _groups(state)
+    if not _candidates(groups):
+        for path, _ in _arrays(state, "", set()):
+            if _UNFOLDED.fullmatch(path):
+                raise ValueError(
+                    f"state: there is no recurrent layer, but {shorten(path)}: the weights are behind weight drop, "
+                    "weight norm or another parametrization, and have to be folded into weights before they are saved"
+                )
     chosen = _choose(groups, prefix)
     info = _inspect(chosen, groups[chosen])
     return info, {name: groups[chosen][name] for name in _names(info)}
@@ -117,25 +132,27 @@ def describe(state: Any, prefix: str | None = None) -> tuple[LayerInfo, Arrays]:
 def _groups(state: Any) -> dict[str, Arrays]:
     """All arrays that are named as a recurrent layer's parameters, by prefix and name."""
     groups: dict[str, Arrays] = {}
-    _collect(state, "", groups, set())
+    for path, array in _arrays(state, "", set()):
+        name = path.rpartition(".")[2]
+        if _PARAMETER.fullmatch(name):
+            group = groups.setdefault(path.removesuffix(name), {})
+            if name in group:
+                raise CheckpointError(f"{shorten(path)}: two arrays have this name")
+            group[name] = np.asarray(array)
     return groups
 
 
-def _collect(value: Any, prefix: str, groups: dict[str, Arrays], is_open: set[int]) -> None:
+def _arrays(value: Any, prefix: str, is_open: set[int]) -> Iterator[tuple[str, Any]]:
+    """All arrays, with the way to each."""
     if id(value) in is_open:  # inside itself
         return
     is_open.add(id(value))
     for key, child in _children(value):
         path = f"{prefix}{key}"
-        name = path.rpartition(".")[2]
         if hasattr(child, "__array__"):
-            if _PARAMETER.fullmatch(name):
-                group = groups.setdefault(path.removesuffix(name), {})
-                if name in group:
-                    raise CheckpointError(f"{shorten(path)}: two arrays have this name")
-                group[name] = np.asarray(child)
+            yield path, child
         else:
-            _collect(child, path + ".", groups, is_open)
+            yield from _arrays(child, path + ".", is_open)
     is_open.discard(id(value))
 
 

@@ -64,6 +64,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         argv = ["inspect", *argv]
     parser = Parser(prog="fastrnn", description="RNN, LSTM and GRU layers from torch checkpoints, in NumPy.")
     parser.add_argument("--version", action=Version, help="show the version and exit")
+    if argv and argv[0].startswith("-") and argv[0] not in (valid := parser.option_names()):
+        from difflib import get_close_matches
+
+        name = argv[0].partition("=")[0]
+        near = get_close_matches(name, valid, 1, 0.7)  # --json is not near to --version
+        hint = did_you_mean(name, near) or "; options of a command or file stand behind it"
+        raise ValueError(f"fastrnn has no option {name!r}{hint} (see fastrnn --help)")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     used = parser
     for name, summary in COMMANDS.items():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -23,7 +23,7 @@ class Parameters(dict[str, Array]):
     """The parameters of a layer: torch's name -> the live array.
 
     Who edits an array in place calls `changed` afterwards, so that packed copies of the weights follow. Assigning an
-    item is assigning the layer's attribute; names cannot be added.
+    item is assigning the layer's attribute; names cannot be added or removed.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -34,6 +34,22 @@ class Parameters(dict[str, Array]):
         if name not in self:
             raise KeyError(f"{name!r} is no parameter of {self._layer!r}")
         setattr(self._layer, name, value)
+
+    def update(self, *args: Any, **kwargs: ArrayLike) -> None:
+        """Assign every item, or none where one is wrong; arguments as of `dict.update`."""
+        new = dict(*args, **kwargs)
+        if unknown := [name for name in new if name not in self]:
+            raise KeyError(f"{_quoted(unknown)}: no parameter of {self._layer!r}")
+        self._layer.load_state_dict(new, strict=False)
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc, override]
+        self.update(other)
+        return self
+
+    def _refuse(self, *args: Any) -> NoReturn:
+        raise TypeError(f"parameters of {self._layer!r} cannot be added or removed; assign to those that are there")
+
+    __delitem__ = clear = pop = popitem = setdefault = _refuse
 
     def changed(self) -> None:
         """Say that arrays were edited in place."""
@@ -55,6 +71,7 @@ class Layer:
 
     training: bool
     _fixed: tuple[str, ...] = ()  # attributes that say what the layer is
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {"training": partial(validate.flag, "training")}  # the others
     _params: dict[str, Array]
     _prepared: dict[Any, Any]
 
@@ -107,8 +124,13 @@ class Layer:
             self._changed()
         elif name in self._fixed and name in self.__dict__:
             raise AttributeError(f"{name} is fixed once a layer is made; make a new {type(self).__name__}")
+        elif name.startswith(("weight_", "bias_")):
+            from difflib import get_close_matches  # here, since hardly anyone needs it
+
+            nearest = get_close_matches(name, self.__dict__.get("_params", ()), 1, 0)
+            raise AttributeError(f"{self!r} has no parameter {name!r}; the nearest name is {', '.join(nearest)}")
         else:
-            super().__setattr__(name, value)
+            super().__setattr__(name, self._checks[name](value) if name in self._checks else value)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._params]
@@ -174,7 +196,9 @@ class Layer:
                         f"size mismatch for {name}: copying a param with shape {array.shape} from checkpoint, "
                         f"the shape in current model is {current.shape}."
                     )
-                new[name] = array
+                # The layer's own arrays are written to one by one: what is yet to be read of them is copied.
+                overlaps = any(np.may_share_memory(array, own) for own in self._params.values())
+                new[name] = array.copy() if overlaps else array
         if errors:
             raise ValueError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
         for name, array in new.items():
@@ -214,9 +238,10 @@ class Layer:
         if device is not None:
             _check_device(device)
         if dtype is not None:
-            self._dtype = validate.dtype(dtype)
-            self._params = {name: array.astype(self._dtype) for name, array in self._params.items()}
-            self._changed()
+            found = validate.dtype(dtype)
+            params = {name: array.astype(found) for name, array in self._params.items()}
+            # All at once, so that nothing comes in between.
+            self.__dict__.update(_dtype=found, _params=params, _prepared={})
         return self
 
     def astype(self, dtype: DTypeLike) -> Self:
@@ -242,6 +267,9 @@ class Layer:
         if (backend, key) not in cache:
             cache[backend, key] = make(backend)
         return cache[backend, key]
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # with arrays shared and packed weights not, the copies would fall apart
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": {}}

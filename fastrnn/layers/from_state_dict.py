@@ -53,6 +53,8 @@ def from_state_dict(
         No layer or more than one fits, which the message lists; or an option does not apply to its kind.
     CheckpointError
         The layer's arrays do not fit together.
+    TypeError
+        `state` is no dict: a path, say, or a layer.
     """
     info, arrays = describe(state, prefix)
     options: dict[str, Any] = {"bias": info.bias}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -23,6 +24,11 @@ class Recurrent(Layer):
     """Not constructed by users."""
 
     _fixed = ("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "bidirectional", "proj_size")
+    _checks: ClassVar = {
+        **Layer._checks,
+        "batch_first": partial(validate.flag, "batch_first"),
+        "dropout": validate.dropout,
+    }
     _spec: CellSpec
     proj_size: int = 0
 
@@ -47,8 +53,8 @@ class Recurrent(Layer):
         self.hidden_size = validate.size("hidden_size", hidden_size)
         self.num_layers = validate.size("num_layers", num_layers)
         self.bias = validate.flag("bias", bias)
-        self.batch_first = validate.flag("batch_first", batch_first)
-        self.dropout = validate.dropout(dropout)
+        self.batch_first = batch_first
+        self.dropout = dropout
         self.bidirectional = validate.flag("bidirectional", bidirectional)
         self.proj_size = validate.proj_size(proj_size, self.hidden_size)
         if self.dropout > 0 and self.num_layers == 1:

@@ -75,6 +75,35 @@ def test_the_weights_are_copies():
     np.testing.assert_array_equal(stored, before)
 
 
+@pytest.mark.parametrize("state", ["model.pt", CHECKPOINTS, None, np.ones(3), fastrnn.GRU(3, 4)])
+def test_what_is_no_state(state):
+    words = f"state should be a dict of arrays, got: {type(state).__name__}; fastrnn.load reads files"
+    with pytest.raises(TypeError, match=words):
+        fastrnn.from_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "weight_hh_l0_raw",
+        "rnn.weight_hh_l0_g",
+        "rnn.weight_ih_l1_reverse_v",
+        "rnn.parametrizations.weight_hh_l0.original0",
+        "cell.parametrizations.weight_hh.original",
+        "cell.weight_hh_orig",
+    ],
+)
+def test_weights_that_have_to_be_folded(key):
+    state = {"model": {"head.weight": np.ones((2, 3)), "rnn.weight_ih_l0": np.ones((12, 3)), key: np.ones((12, 4))}}
+    with pytest.raises(ValueError, match=f"model.{key}: the weights are behind weight drop, weight norm .* folded"):
+        fastrnn.from_state_dict(state)
+    for other in ("weight_l0_raw", "my_weight_hh_l0_raw", "weight_hh_l0_raw.x"):
+        with pytest.raises(ValueError, match="there is no recurrent layer in this state"):
+            fastrnn.from_state_dict({other: np.ones((12, 4))})
+    folded = fastrnn.GRU(3, 4).state_dict() | {"other." + key: np.ones((12, 4))}
+    assert type(fastrnn.from_state_dict(folded)) is fastrnn.GRU
+
+
 def test_errors_are_those_of_finding():
     with pytest.raises(ValueError, match="no recurrent layer"):
         fastrnn.from_state_dict({})

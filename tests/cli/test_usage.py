@@ -44,6 +44,9 @@ def test_without_arguments_shows_help_as_wrong_usage(capsys):
         (["demo", "--jsno"], ["'--jsno'", "did you mean '--json'?"]),
         (["--versoin"], ["'--versoin'", "did you mean '--version'?"]),
         (["demo", "--js"], ["'--js'"]),  # no guessing
+        (["--json", "model.npz"], ["no option '--json'; options of a command or file stand behind it"]),
+        (["--hlep", "demo"], ["'--hlep'", "did you mean '--help'?"]),
+        (["--version=3"], ["'--version'"]),
         (["demo", "extra"], ["'extra'"]),
         (["run", "model.npz"], ["--input", "--output"]),
         (["run", "model.npz", "--input", "x.npy", "--outptu=y.npy"], ["--output"]),
