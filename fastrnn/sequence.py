@@ -109,14 +109,15 @@ def forward(
     y_last = new((T, N, D * stack.out_size), x.dtype) if out is None or order is not None else out
     if y_last is out and lengths is not None:
         y_last[:] = 0
-    outputs = [new(y_last.shape, x.dtype) for _ in range(n_stacked // D - 1)] + [y_last]
+    last = n_stacked // D - 1
     steps = 0 if dropout else _wavefront_steps(stack, T, N)
     if steps:
-        _wavefront(run, [x, *outputs], steps)
+        _wavefront(run, [x, *(new(y_last.shape, x.dtype) for _ in range(last)), y_last], steps)
     else:
-        for layer, y in enumerate(outputs):
+        for layer in range(last + 1):
+            y = y_last if layer == last else new(y_last.shape, x.dtype)
             _directions(run, layer, x, y)
-            x = _dropped(y, dropout, rng) if dropout and y is not y_last else y
+            x = _dropped(y, dropout, rng) if dropout and layer < last else y
 
     if order is not None:
         y_last, h_n, c_n, states = _unsorted(order, y_last, h_n, c_n, states, out)
