@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from functions import worst_ulp
 
 from fastrnn.config import processor
 
@@ -29,6 +30,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(),
         "load": load(),
+        "ulp": worst_ulp(),
     }
 
 

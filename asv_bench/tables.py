@@ -34,6 +34,8 @@ def problem_of(row: Results) -> Problem:
 def print_settings(results: Results) -> None:
     threads = results["threads"]
     print(line(results["machine"]))
+    for name, ulp in results["machine"].get("ulp", {}).items():
+        print(f"fastrnn's {name}: at most {ulp:.2f} ULP off")
     print(f"{threads} thread{'s' * (threads > 1)}; processes that wanted a core before: {results['machine']['load']}")
     for name, why in results["left_out"].items():
         print(f"left out: {name}: {why}")
