@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import fastrnn
 
 # sampler.py and torch_twin.py are shared by tests, whose folders --import-mode=importlib leaves out of the path.
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "parity")]
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Processes that tests start import what is installed, and not the package's source in the working folder.
 os.environ["PYTHONSAFEPATH"] = "1"
