@@ -149,4 +149,4 @@ def _by_units(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Arra
     team.run([partial(run, i) for i in range(run.parts)])
     if run.dropped:
         # The other threads were not given a processor in time. Others want it: leave it to them for a while.
-        _crowded_until = time.monotonic() + 0.1
+        _crowded_until = time.monotonic() + 0.25
