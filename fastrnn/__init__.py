@@ -19,6 +19,8 @@ from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
+    from . import functional as functional
+    from . import testing as testing
     from .checkpoint import find_layers, load, save
     from .config import show_config
     from .layers.from_state_dict import from_state_dict
@@ -86,6 +88,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("fastrnn")
+    if name in ("functional", "testing"):
+        return import_module(f".{name}", __name__)
     if name in _LAZY:
         value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,11 @@ class CellSpec(NamedTuple):
     def has_c(self) -> bool:
         return "c" in self.states
 
+    @property
+    def kind(self) -> str:
+        """``"RNN"``, ``"LSTM"`` or ``"GRU"``: the name of the layer."""
+        return self.name.partition("_")[0].upper()
+
 
 RNN_TANH = CellSpec("rnn_tanh", "h")
 RNN_RELU = CellSpec("rnn_relu", "h")
@@ -43,7 +49,7 @@ NONLINEARITIES = {"tanh": RNN_TANH, "relu": RNN_RELU}
 
 
 class Weights(NamedTuple):
-    """The parameters of one layer in one direction, in torch's layout; None where there is none."""
+    """The parameters of one layer in one direction, in torch's layout; None where there is none. Or their gradients."""
 
     w_ih: np.ndarray  # (G*H, I)
     w_hh: np.ndarray  # (G*H, H_out)
@@ -51,9 +57,48 @@ class Weights(NamedTuple):
     b_hh: np.ndarray | None = None  # (G*H,)
     w_hr: np.ndarray | None = None  # (P, H), LSTM with a projection only
 
+    def each(self, function: Callable[[np.ndarray], np.ndarray]) -> Weights:
+        """`function` of all that are there."""
+        return Weights(**{name: function(w) for name, w in self._asdict().items() if w is not None})
 
-def parameter_names(layer: int, reverse: bool, *, bias: bool, projected: bool) -> list[str]:
-    """torch's names of one layer and direction, in torch's order: ``weight_ih_l0_reverse`` and so on."""
-    suffix = f"_l{layer}{'_reverse' if reverse else ''}"
-    names = ["weight_ih", "weight_hh"] + ["bias_ih", "bias_hh"] * bias + ["weight_hr"] * projected
-    return [name + suffix for name in names]
+
+class Sizes(NamedTuple):
+    """What parameters a recurrent network has."""
+
+    spec: CellSpec
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    directions: int = 1
+    bias: bool = True
+    proj_size: int = 0
+
+    @property
+    def out_size(self) -> int:
+        """Features of one direction's output (H_out)."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields of `Weights` that there are, in torch's order of the parameters."""
+        return ["w_ih", "w_hh"] + ["b_ih", "b_hh"] * self.bias + ["w_hr"] * (self.proj_size > 0)
+
+    def shapes(self) -> list[dict[str, tuple[int, ...]]]:
+        """torch's names (``weight_ih_l0_reverse`` and so on) and shapes, by layer, then direction; in torch's order."""
+        rows = self.spec.n_gates * self.hidden_size
+        of_each = []
+        for layer in range(self.num_layers):
+            columns = self.directions * self.out_size if layer else self.input_size
+            shapes = {
+                "w_ih": (rows, columns),
+                "w_hh": (rows, self.out_size),
+                "b_ih": (rows,),
+                "b_hh": (rows,),
+                "w_hr": (self.proj_size, self.hidden_size),
+            }
+            for suffix in ("", "_reverse")[: self.directions]:
+                of_each.append({f"{_NAMES[field]}_l{layer}{suffix}": shapes[field] for field in self.fields})
+        return of_each
+
+
+_NAMES = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh", "w_hr": "weight_hr"}

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from . import threads
 from .backends import Backend
-from .cells import CellSpec
+from .cells import Sizes
+from .tape import Segment, Tape, new_buffers
 
 Array = NDArray[Any]
 
@@ -39,11 +40,8 @@ class States(NamedTuple):
 class Stack(NamedTuple):
     """What `forward` needs to know of a recurrent network."""
 
-    spec: CellSpec
+    sizes: Sizes
     dtype: np.dtype[Any]
-    hidden_size: int
-    out_size: int  # of one direction: proj_size or hidden_size
-    directions: int
     prepared: Sequence[Any]  # by layer, then direction: made by `backend.prepare`
     backend: Backend
 
@@ -67,6 +65,7 @@ def forward(
     rng: np.random.Generator | None = None,
     return_states: bool = False,
     out: Array | None = None,
+    tape: Tape | None = None,
 ) -> Result:
     """Run all layers in all directions over all steps.
 
@@ -89,9 +88,13 @@ def forward(
         Keep the states of every step.
     out : (T, N, D*H_out), optional
         Where the output goes; unlike `x`, it must not overlap other arguments.
+    tape : Tape, optional
+        Keeps what `backward.backward` needs; not together with `return_states`. It holds `x` and the output
+        themselves, no copies, unless rows had to be sorted.
     """
     T, N, _ = x.shape
-    D, n_stacked = stack.directions, len(stack.prepared)
+    sizes, n_stacked = stack.sizes, len(stack.prepared)
+    D = sizes.directions
     order = None
     if lengths is not None and np.any(lengths[1:] > lengths[:-1]):
         # Longest first, so that the rows still running are always the first ones and finished rows cost nothing.
@@ -100,24 +103,35 @@ def forward(
         reset = None if reset is None else reset[:, order]
     if reset is not None:
         reset = np.ascontiguousarray(reset)
-    h_n = _initial(h_0, (n_stacked, N, stack.out_size), x.dtype, order)
-    c_n = _initial(c_0, (n_stacked, N, stack.hidden_size), x.dtype, order) if stack.spec.has_c else None
+    h_n = initial(h_0, (n_stacked, N, sizes.out_size), x.dtype, order)
+    c_n = initial(c_0, (n_stacked, N, sizes.hidden_size), x.dtype, order) if sizes.spec.has_c else None
     states = _allocate_states(h_n, c_n, T) if return_states else None
-    run = _Run(stack, h_n, c_n, states, lengths, reset)
+    if tape is not None:
+        tape.order, tape.lengths, tape.reset = order, lengths, reset
+    run = _Run(stack, h_n, c_n, states, lengths, reset, tape)
 
     new = np.empty if lengths is None else np.zeros  # nothing writes past a length
-    y_last = new((T, N, D * stack.out_size), x.dtype) if out is None or order is not None else out
+    y_last = new((T, N, D * sizes.out_size), x.dtype) if out is None or order is not None else out
     if y_last is out and lengths is not None:
         y_last[:] = 0
     last = n_stacked // D - 1
-    steps = 0 if dropout else _wavefront_steps(stack, T, N)
+    steps = 0 if dropout or (tape and tape.every) else _wavefront_steps(stack, T, N)
     if steps:
-        _wavefront(run, [x, *(new(y_last.shape, x.dtype) for _ in range(last)), y_last], steps)
+        outputs = [x, *(new(y_last.shape, x.dtype) for _ in range(last)), y_last]
+        for layer in range(last + 1):
+            run.begin(layer, outputs[layer], outputs[layer + 1])
+        _wavefront(run, outputs, steps)
     else:
         for layer in range(last + 1):
             y = y_last if layer == last else new(y_last.shape, x.dtype)
+            run.begin(layer, x, y)
             _directions(run, layer, x, y)
-            x = _dropped(y, dropout, rng) if dropout and layer < last else y
+            x = y
+            if dropout and layer < last:
+                keep = _drawn(y.shape, dropout, rng)
+                x = y * dropout_factor(keep, dropout, y.dtype)
+                if tape is not None:
+                    tape.kept[layer] = keep
 
     if order is not None:
         y_last, h_n, c_n, states = _unsorted(order, y_last, h_n, c_n, states, out)
@@ -133,17 +147,45 @@ class _Run(NamedTuple):
     states: States | None
     lengths: Array | None
     reset: Array | None
+    tape: Tape | None
 
-    def layer(self, i: int, x: Array, y: Array, start: int = 0, stop: int | None = None) -> None:
-        """Run layer and direction `i` over some of the steps, x (T, N, I) -> y (T, N, D*H_out)."""
+    def begin(self, layer: int, x: Array, y: Array) -> None:
+        """Note what the tape keeps of a layer; with `tape.every` the rest follows as it is run."""
+        tape, D = self.tape, self.stack.sizes.directions
+        if tape is None:
+            return
+        tape.x.append(x)
+        if tape.every is None:
+            for i in range(layer * D, (layer + 1) * D):
+                h, c = self._state(i)
+                y_i = self._output(i, y)
+                buffers = new_buffers(self.stack.backend, tape.backward_weights[i], y_i, c)
+                tape.segments[i].append(Segment(0, len(x), h, c, y_i, *buffers))
+
+    def layer(self, i: int, x: Array, y: Array) -> None:
+        """Run layer and direction `i` over all steps, x (T, N, I) -> y (T, N, D*H_out)."""
+        tape = self.tape
+        if tape is None or tape.every is None:
+            self.steps(i, x, y, 0, len(x))
+            return
+        for a, b in tape.bounds(self.stack.backend, len(x), i % self.stack.sizes.directions == 1):
+            tape.segments[i].append(Segment(a, b, *self._state(i)))
+            self.steps(i, x, y, a, b)
+
+    def steps(self, i: int, x: Array, y: Array, start: int, stop: int) -> None:
+        """Run some of the steps."""
         stack, states, lengths, reset = self.stack, self.states, self.lengths, self.reset
-        d = i % stack.directions
-        if stack.directions == 2:
-            y = y[:, :, d * stack.out_size : (d + 1) * stack.out_size]
-        if stop is not None:
+        y = self._output(i, y)
+        c_all = None if states is None or states.c is None else states.c[i, 1:]
+        gates = None
+        if self.tape is not None and self.tape.every is None:
+            c_all, gates = self.tape.segments[i][0][-2:]
+        if stop - start < len(x):
             x, y = x[start:stop], y[start:stop]
             lengths = None if lengths is None else np.clip(lengths - start, 0, stop - start)
             reset = None if reset is None else reset[start:stop]
+            c_all = None if c_all is None else c_all[start:stop]
+            gates = None if gates is None else gates[start:stop]
         stack.backend.forward(
             stack.prepared[i],
             x,
@@ -152,23 +194,35 @@ class _Run(NamedTuple):
             None if self.c_n is None else self.c_n[i],
             lengths=lengths,
             reset=reset,
-            reverse=d == 1,
-            c_all=None if states is None or states.c is None else states.c[i, 1:][start:stop],
+            reverse=i % stack.sizes.directions == 1,
+            c_all=c_all,
+            gates=gates,
         )
         if states is not None:
             states.h[i, 1:][start:stop] = y
 
+    def _output(self, i: int, y: Array) -> Array:
+        """Direction i's part of y."""
+        D, H_out = self.stack.sizes.directions, self.stack.sizes.out_size
+        return y if D == 1 else y[:, :, i % D * H_out : (i % D + 1) * H_out]
+
+    def _state(self, i: int) -> tuple[Array, Array | None]:
+        return self.h_n[i].copy(), None if self.c_n is None else self.c_n[i].copy()
+
+
+def direction_threads(stack: Stack, x: Array) -> int:
+    """Two directions side by side where two or three threads may be used; more share one direction after the other."""
+    sizes, (T, N, I) = stack.sizes, x.shape
+    work = T * N * sizes.spec.n_gates * sizes.hidden_size * (I + sizes.out_size)
+    return 2 if sizes.directions == 2 and work >= _PAYS and threads.get_num_threads() <= 3 else 1
+
 
 def _directions(run: _Run, layer: int, x: Array, y: Array) -> None:
-    """Two directions side by side where two or three threads may be used; more share one direction after the other."""
-    if run.stack.directions == 1:
+    if run.stack.sizes.directions == 1:
         run.layer(layer, x, y)
         return
-    T, N, I = x.shape
-    tasks = [partial(run.layer, 2 * layer + d, x, y) for d in (0, 1)]
-    work = T * N * run.stack.spec.n_gates * run.stack.hidden_size * (I + run.stack.out_size)
-    with threads.team(2 if work >= _PAYS and threads.get_num_threads() <= 3 else 1) as team:
-        team.run_all(tasks)
+    with threads.team(direction_threads(run.stack, x)) as team:
+        team.run_all([partial(run.layer, 2 * layer + d, x, y) for d in (0, 1)])
 
 
 def _wavefront_steps(stack: Stack, T: int, N: int) -> int:
@@ -177,10 +231,11 @@ def _wavefront_steps(stack: Stack, T: int, N: int) -> int:
     It needs few rows (many are split over threads as they are) and enough steps that its start and end, when not all
     threads have a layer to do, hardly count.
     """
-    L, n = len(stack.prepared), threads.get_num_threads()
-    if stack.directions == 2 or L < 2 or n < 2 or N == 0 or 2 * n <= N:
+    sizes, n = stack.sizes, threads.get_num_threads()
+    L = sizes.num_layers
+    if sizes.directions == 2 or L < 2 or n < 2 or N == 0 or 2 * n <= N:
         return 0
-    steps = max(16, _PAYS_WAVE // (N * stack.spec.n_gates * stack.hidden_size * 2 * stack.out_size))
+    steps = max(16, _PAYS_WAVE // (N * sizes.spec.n_gates * sizes.hidden_size * 2 * sizes.out_size))
     return steps if 2 * L * steps <= T else 0
 
 
@@ -190,7 +245,7 @@ def _wavefront(run: _Run, outputs: Sequence[Array], steps: int) -> None:
     starts = range(0, T, steps)
 
     def task(layer: int, start: int) -> Callable[[], None]:
-        return partial(run.layer, layer, outputs[layer], outputs[layer + 1], start, min(start + steps, T))
+        return partial(run.steps, layer, outputs[layer], outputs[layer + 1], start, min(start + steps, T))
 
     waves = [
         [task(layer, starts[wave - layer]) for layer in range(L) if 0 <= wave - layer < len(starts)]
@@ -200,7 +255,7 @@ def _wavefront(run: _Run, outputs: Sequence[Array], steps: int) -> None:
         team.run_waves(waves)
 
 
-def _initial(state: Array | None, shape: tuple[int, ...], dtype: Any, order: Array | None) -> Array:
+def initial(state: Array | None, shape: tuple[int, ...], dtype: Any, order: Array | None) -> Array:
     """A copy, since backends turn initial states into final ones in place."""
     if state is None:
         return np.zeros(shape, dtype)
@@ -216,23 +271,29 @@ def _allocate_states(h_0: Array, c_0: Array | None, T: int) -> States:
     return States(allocate(h_0), None if c_0 is None else allocate(c_0))
 
 
-def _dropped(y: Array, p: float, rng: np.random.Generator | None) -> Array:
+def _drawn(shape: tuple[int, ...], p: float, rng: np.random.Generator | None) -> NDArray[np.bool_]:
+    """Which elements dropout keeps."""
     assert rng is not None
-    if p == 1:
-        return np.zeros_like(y)
-    keep = rng.random(y.shape, dtype=np.float32) >= p
-    scaled: Array = y * (keep / (1 - p)).astype(y.dtype)
-    return scaled
+    keep: NDArray[np.bool_] = rng.random(shape, dtype=np.float32) >= p if p < 1 else np.zeros(shape, bool)
+    return keep
+
+
+def dropout_factor(keep: NDArray[np.bool_], p: float, dtype: np.dtype[Any]) -> Array:
+    """What dropout multiplies with: 0 or 1 / (1 - p)."""
+    factor: Array = (keep / (1 - p if p < 1 else 1.0)).astype(dtype)
+    return factor
+
+
+def scatter(order: Array, a: Array, axis: int, to: Array | None = None) -> Array:
+    """Rows back where they were before they were sorted."""
+    to = np.empty_like(a) if to is None else to
+    to[(slice(None),) * axis + (order,)] = a
+    return to
 
 
 def _unsorted(
     order: Array, y: Array, h_n: Array, c_n: Array | None, states: States | None, out: Array | None
 ) -> tuple[Array, Array, Array | None, States | None]:
-    def scatter(a: Array, axis: int, to: Array | None = None) -> Array:
-        to = np.empty_like(a) if to is None else to
-        to[(slice(None),) * axis + (order,)] = a
-        return to
-
     if states is not None:
-        states = States(scatter(states.h, 2), None if states.c is None else scatter(states.c, 2))
-    return scatter(y, 1, out), scatter(h_n, 1), None if c_n is None else scatter(c_n, 1), states
+        states = States(scatter(order, states.h, 2), None if states.c is None else scatter(order, states.c, 2))
+    return scatter(order, y, 1, out), scatter(order, h_n, 1), None if c_n is None else scatter(order, c_n, 1), states

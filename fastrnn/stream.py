@@ -22,22 +22,22 @@ class Stream:
     Parameters
     ----------
     stack : sequence.Stack
-    input_size : int
     batch_size : int
         Rows that run side by side (N).
     batch_first : bool
         Whether `process` takes (N, T, I).
     """
 
-    def __init__(self, stack: Stack, input_size: int, batch_size: int, batch_first: bool) -> None:
+    def __init__(self, stack: Stack, batch_size: int, batch_first: bool) -> None:
         self._stack = stack
-        self._input_size = input_size
+        self._input_size = input_size = stack.sizes.input_size
         self._batch_size = batch_size
         self._batch_first = batch_first
         self._dtype = stack.dtype
         L, N = len(stack.prepared), batch_size
-        self._h = np.zeros((L, N, stack.out_size), self._dtype)
-        self._c = np.zeros((L, N, stack.hidden_size), self._dtype) if stack.spec.has_c else None
+        sizes = stack.sizes
+        self._h = np.zeros((L, N, sizes.out_size), self._dtype)
+        self._c = np.zeros((L, N, sizes.hidden_size), self._dtype) if sizes.spec.has_c else None
         self._shapes = ((N, input_size), (input_size,)) if N == 1 else ((N, input_size),)
         # Backends may offer the whole step as one call.
         make = getattr(stack.backend, "stepper", None)
@@ -65,7 +65,7 @@ class Stream:
         if x.shape not in self._shapes:
             expected = " or ".join(map(str, self._shapes))
             raise ValueError(f"x_t should have shape {expected}, got: {x.shape}")
-        shape = (*x.shape[:-1], self._stack.out_size)
+        shape = (*x.shape[:-1], self._stack.sizes.out_size)
         y = np.empty(shape, self._dtype) if out is None else validate.out(out, shape, self._dtype)
         if self._step is not None and x.flags.c_contiguous and y.flags.c_contiguous and y.flags.aligned:
             self._step(x, y)
@@ -101,7 +101,7 @@ class Stream:
         if x.strides[-1] != x.itemsize:
             x = np.ascontiguousarray(x)
         for i, prepared in enumerate(self._stack.prepared):
-            y = np.empty((len(x), self._batch_size, self._stack.out_size), self._dtype)
+            y = np.empty((len(x), self._batch_size, self._stack.sizes.out_size), self._dtype)
             self._stack.backend.forward(prepared, x, y, self._h[i], None if self._c is None else self._c[i])
             x = y
         return x

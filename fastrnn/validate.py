@@ -6,6 +6,7 @@ torch raises RuntimeError for some wrong arguments; here they are ValueErrors th
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
 
@@ -38,6 +39,12 @@ def dropout(value: Any) -> float:
             f"got: {value!r}"
         )
     return float(value)
+
+
+def nonlinearity(value: Any, known: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"Unknown nonlinearity '{value}'. Select from 'tanh' or 'relu'.")
+    return value
 
 
 def proj_size(value: Any, hidden_size: int) -> int:
@@ -144,6 +151,14 @@ def mask(name: str, value: ArrayLike, expected: tuple[int, ...]) -> NDArray[np.b
     a = _as_array(value, f"{name} should be an array of bool")
     if a.dtype != np.bool_:
         raise TypeError(f"{name} should be an array of bool, got: {a.dtype}")
+    if a.shape != expected:
+        raise ValueError(f"{name} should have shape {expected}, got: {a.shape}")
+    return a
+
+
+def shaped(name: str, value: ArrayLike, expected: tuple[int, ...], to: np.dtype[Any]) -> Array:
+    """An array of real numbers of shape `expected`."""
+    a = real_array(name, value, to)
     if a.shape != expected:
         raise ValueError(f"{name} should have shape {expected}, got: {a.shape}")
     return a

@@ -27,8 +27,25 @@ NAMES = ("cython", "reference")
 _INSTALL = {"cython": "build fastrnn with a C compiler: pip install --force-reinstall fastrnn"}
 
 
+class Record(NamedTuple):
+    """What `Backend.backward` needs of a forward pass over one layer in one direction."""
+
+    x: Array  # (T, N, I)
+    y: Array  # (T, N, H_out): the output, which is the state after each step
+    h_0: Array  # (N, H_out)
+    c_0: Array | None  # (N, H)
+    c_all: Array | None  # (T, N, H)
+    gates: Array | None  # (T, N, gates_width), as the backend's own `forward` wrote them
+    lengths: Array | None
+    reset: Array | None
+    reverse: bool
+
+
 class Backend(Protocol):
-    """What a backend offers. Modules are backends: they define these two functions."""
+    """What a backend offers. Modules are backends: they define these functions."""
+
+    CHUNK_STEPS: int
+    """Gradients are the same to the last bit where a sequence is cut at multiples of so many steps."""
 
     def prepare(self, spec: CellSpec, weights: Weights) -> Any:
         """Whatever `forward` wants to have of the weights (packed, say): made once, read by any number of threads."""
@@ -45,6 +62,7 @@ class Backend(Protocol):
         reset: Array | None = None,
         reverse: bool = False,
         c_all: Array | None = None,
+        gates: Array | None = None,
     ) -> None:
         """Run one layer in one direction over all steps.
 
@@ -67,6 +85,44 @@ class Backend(Protocol):
             From each row's last step to its first.
         c_all : (T, N, H) OUT or None
             The cell state after each step.
+        gates : (T, N, gates_width) OUT or None
+            What `backward` wants to know of each step besides.
+        """
+
+    def prepare_backward(self, spec: CellSpec, weights: Weights) -> Any:
+        """Whatever `backward` wants to have of the weights."""
+
+    def gates_width(self, prepared: Any) -> int:
+        """Numbers for each step and row that `forward` keeps for `backward`; `prepared` is `prepare_backward`'s."""
+
+    def new_sums(self, prepared: Any) -> Any:
+        """Zeros to which `backward` adds the gradients of the weights."""
+
+    def weight_gradients(self, sums: Any) -> Weights:
+        """The gradients in torch's layout, as new arrays of the weights' dtype."""
+
+    def backward(
+        self, prepared: Any, record: Record, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, sums: Any
+    ) -> None:
+        """Backprop through time of one layer in one direction.
+
+        Parameters
+        ----------
+        prepared : object
+            What `prepare_backward` returned.
+        record : Record IN
+            Of the forward pass.
+        dy : (T, N, H_out) IN or None
+            Gradient with respect to the output, zero where None; any strides, unit in the last axis. Not read past a
+            row's length.
+        dh : (N, H_out) INOUT
+            Gradient with respect to the final state; holds that of the initial state afterwards.
+        dc : (N, H) INOUT or None
+            The same for LSTM's cell state.
+        dx : (T, N, I) OUT or None
+            Gradient with respect to the input. Not written past a row's length.
+        sums : object INOUT or None
+            What `new_sums` returned.
         """
 
 

@@ -71,6 +71,7 @@ def forward(
     reset: Array | None = None,
     reverse: bool = False,
     c_all: Array | None = None,
+    gates: Array | None = None,
 ) -> None:
     """See `backends.Backend.forward`."""
     arrays = (x, y, h, c, lengths, reset)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cells import GRU, LSTM, RNN_TANH, parameter_names
+from ..cells import GRU, LSTM, RNN_TANH, Sizes
 from ..errors import CheckpointError
 from .dtypes import BY_NUMPY
 from .pickle_reader import Opaque, shorten
@@ -22,7 +22,7 @@ _PARAMETER = re.compile(r"(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(_l(?:0|[1-9][0-
 _UNFOLDED = re.compile(
     rf"(?:.*\.)?(?:{_PARAMETER.pattern})(?:_(?:raw|orig|g|v)|\.original[0-9]*)", re.ASCII | re.DOTALL
 )
-_KINDS = {RNN_TANH.n_gates: "RNN", LSTM.n_gates: "LSTM", GRU.n_gates: "GRU"}
+_SPECS = {spec.n_gates: spec for spec in (RNN_TANH, LSTM, GRU)}
 #: What trainers and torch's own wrappers put around a model.
 WRAPPERS = {"state_dict", "model_state_dict", "model_state", "model", "net", "module", "_orig_mod"}
 
@@ -126,7 +126,7 @@ def describe(state: Any, prefix: str | None = None) -> tuple[LayerInfo, Arrays]:
                 )
     chosen = _choose(groups, prefix)
     info = _inspect(chosen, groups[chosen])
-    return info, {name: groups[chosen][name] for name in _names(info)}
+    return info, {name: groups[chosen][name] for name in _shapes(info)}
 
 
 def _groups(state: Any) -> dict[str, Arrays]:
@@ -207,29 +207,13 @@ def _is_wrapper(head: str) -> bool:
     return parts.pop() == "" and all(part in WRAPPERS or part.isdecimal() for part in parts)
 
 
-def _names(info: LayerInfo) -> list[str]:
-    """The parameters' names in torch's order."""
-    options = {"bias": info.bias, "projected": info.proj_size > 0}
-    if info.is_cell:
-        return [name.removesuffix("_l0") for name in parameter_names(0, False, **options)]
-    directions = (False, True)[: 1 + info.bidirectional]
-    each = [(layer, way) for layer in range(info.num_layers) for way in directions]
-    return [name for layer, way in each for name in parameter_names(layer, way, **options)]
-
-
-def _shape(info: LayerInfo, name: str) -> tuple[int, ...]:
-    """The shape that a parameter must have."""
-    gates = next(n for n, kind in _KINDS.items() if kind == info.kind.removesuffix("Cell"))
-    out = info.proj_size or info.hidden_size
-    kind, _, rest = name.partition("_l")
-    if kind.startswith("bias"):
-        return (gates * info.hidden_size,)
-    if kind == "weight_hr":
-        return (info.proj_size, info.hidden_size)
-    if kind == "weight_hh":
-        return (gates * info.hidden_size, out)
-    first = rest in ("", "0", "0_reverse")
-    return (gates * info.hidden_size, info.input_size if first else out * (1 + info.bidirectional))
+def _shapes(info: LayerInfo) -> dict[str, tuple[int, ...]]:
+    """The parameters' names, in torch's order, and the shapes that they must have."""
+    spec = next(spec for spec in _SPECS.values() if spec.kind == info.kind.removesuffix("Cell"))
+    directions = 1 + info.bidirectional
+    sizes = Sizes(spec, info.input_size, info.hidden_size, info.num_layers, directions, info.bias, info.proj_size)
+    shapes = {name: shape for part in sizes.shapes() for name, shape in part.items()}
+    return {name.removesuffix("_l0"): shape for name, shape in shapes.items()} if info.is_cell else shapes
 
 
 def _inspect(prefix: str, arrays: Arrays) -> LayerInfo:
@@ -248,8 +232,8 @@ def _inspect(prefix: str, arrays: Arrays) -> LayerInfo:
     out = arrays["weight_hh" + first].shape[1]
     projection = arrays.get("weight_hr" + first)
     hidden_size = projection.shape[-1] if projection is not None and projection.ndim == 2 else out
-    kind = _KINDS.get(rows // hidden_size) if hidden_size and rows % hidden_size == 0 else None
-    if kind is None or (projection is not None and kind != "LSTM"):
+    spec = _SPECS.get(rows // hidden_size) if hidden_size and rows % hidden_size == 0 else None
+    if spec is None or (projection is not None and not spec.has_c):
         fail(
             f"weight_ih{first} has {rows} rows for a hidden size of {hidden_size}; expected 1 (RNN), 3 (GRU) or "
             "4 times as many (LSTM, which alone may have a weight_hr)"
@@ -257,7 +241,7 @@ def _inspect(prefix: str, arrays: Arrays) -> LayerInfo:
     layers = [int(name.partition("_l")[2].partition("_")[0]) for name in arrays if "_l" in name]
     info = LayerInfo(
         prefix=prefix,
-        kind=kind if first else kind + "Cell",
+        kind=spec.kind if first else spec.kind + "Cell",
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=1 + max(layers, default=0),
@@ -267,14 +251,14 @@ def _inspect(prefix: str, arrays: Arrays) -> LayerInfo:
         dtype=_common_dtype(arrays, fail),
         n_parameters=sum(array.size for array in arrays.values()),
     )
-    names = _names(info)
-    if missing := [name for name in names if name not in arrays]:
+    shapes = _shapes(info)
+    if missing := [name for name in shapes if name not in arrays]:
         fail(f"{_list(missing)} missing; there are {_list(arrays)}")
-    if unexpected := arrays.keys() - set(names):
-        fail(f"{_list(sorted(unexpected))} not expected beside {_list(names)}")
-    for name in names:
-        if arrays[name].shape != _shape(info, name):
-            fail(f"{name} has shape {arrays[name].shape}; the other arrays ask for {_shape(info, name)}")
+    if unexpected := arrays.keys() - set(shapes):
+        fail(f"{_list(sorted(unexpected))} not expected beside {_list(shapes)}")
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            fail(f"{name} has shape {arrays[name].shape}; the other arrays ask for {shape}")
     return info
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import validate
 from ..backends import current as current_backend
+from ..cells import CellSpec, Weights
 from ..errors import BackendError
 
 Array = NDArray[Any]
@@ -72,6 +73,7 @@ class Layer:
     training: bool
     _fixed: tuple[str, ...] = ()  # attributes that say what the layer is
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {"training": partial(validate.flag, "training")}  # the others
+    _spec: CellSpec
     _params: dict[str, Array]
     _prepared: dict[Any, Any]
 
@@ -267,6 +269,29 @@ class Layer:
         if (backend, key) not in cache:
             cache[backend, key] = make(backend)
         return cache[backend, key]
+
+    def _weights(self) -> list[Weights]:
+        """By layer, then direction."""
+        raise NotImplementedError
+
+    def _backward_weights(self) -> list[Any]:
+        """What the backend in force wants of the weights for gradients."""
+
+        def make(backend: Any) -> list[Any]:
+            return [backend.prepare_backward(self._spec, weights) for weights in self._weights()]
+
+        found: list[Any] = self._prepare("backward", make)
+        return found
+
+    def _unchanged(self) -> Callable[[], None]:
+        """A function that raises once the weights have changed."""
+        then = self._prepared
+
+        def check() -> None:
+            if self._prepared is not then:
+                raise RuntimeError(f"the weights of {self!r} have changed since vjp was called; call vjp again")
+
+        return check
 
     def __copy__(self) -> Self:
         return copy.deepcopy(self)  # with arrays shared and packed weights not, the copies would fall apart

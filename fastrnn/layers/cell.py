@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import validate
+from ..call import Options
 from ..cells import GRU as GRU_SPEC
 from ..cells import LSTM as LSTM_SPEC
-from ..cells import CellSpec, Weights
+from ..cells import CellSpec, Sizes, Weights
+from ..sequence import Stack
 from .base import Layer
 from .recurrent import nonlinearity_spec
+
+if TYPE_CHECKING:
+    from ..vjp import Backward, Gradients
 
 Array = NDArray[Any]
 
@@ -29,13 +35,8 @@ class Cell(Layer):
         self.input_size = validate.size("input_size", input_size)
         self.hidden_size = validate.size("hidden_size", hidden_size)
         self.bias = validate.flag("bias", bias)
-        rows = spec.n_gates * self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih": (rows, self.input_size),
-            "weight_hh": (rows, self.hidden_size),
-        }
-        if self.bias:
-            shapes.update(bias_ih=(rows,), bias_hh=(rows,))
+        self._sizes = Sizes(spec, self.input_size, self.hidden_size, bias=self.bias)
+        shapes = {name.removesuffix("_l0"): shape for name, shape in self._sizes.shapes()[0].items()}
         super().__init__(shapes, dtype=dtype, device=device, rng=rng)
 
     def _init_bound(self) -> float:
@@ -61,6 +62,65 @@ class Cell(Layer):
         TypeError, ValueError
             An argument is not as described.
         """
+        rows, state, batched = self._checked_call(x, hx)
+        stack = self._stack()
+        y = np.empty_like(state[0])
+        stack.backend.forward(stack.prepared[0], rows[None], y[None], state[0], state[1] if self._spec.has_c else None)
+        new = [s if batched else s[0] for s in state]
+        return tuple(new) if self._spec.has_c else new[0]
+
+    def vjp(
+        self, x: ArrayLike, hx: Any = None, *, wrt: str | Iterable[str] = ("x", "hx", "params")
+    ) -> tuple[Any, CellBackward]:
+        """One step, and what brings gradients back through it.
+
+        Parameters
+        ----------
+        x, hx
+            As in a call of the cell.
+        wrt : some of "x", "hx", "params"
+            What gradients are wanted for; others are not computed.
+
+        Returns
+        -------
+        result
+            As a call of the cell gives it: h, for LSTMCell (h, c).
+        backward : CellBackward
+            ``grads = backward(d_h, *, per_sample=False)``, for LSTMCell ``backward((d_h, d_c))``: ``grads.x``,
+            ``grads.hx``, ``grads.params``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not as described.
+        """
+        from ..vjp import vjp
+
+        check = self._unchanged()  # first, so that a change of the weights meanwhile is seen
+        rows, state, batched = self._checked_call(x, hx)
+        states = tuple(s[None] for s in state)
+        (_, final), backward = vjp(
+            self._stack(),
+            self._backward_weights(),
+            [list(self._params)],
+            Options(type(self).__name__, False, 0.0, lambda: self._rng),
+            rows[None],
+            states if self._spec.has_c else states[0],
+            lengths=None,
+            reset=None,
+            wrt=wrt,
+            consume=False,
+            checkpoint_every=None,
+            check=check,
+        )
+        new = [s[0] if batched else s[0, 0] for s in (final if self._spec.has_c else (final,))]
+        shape = (len(rows), self.hidden_size)
+        return tuple(new) if self._spec.has_c else new[0], CellBackward(
+            backward, shape, self._dtype, batched, self._spec
+        )
+
+    def _checked_call(self, x: ArrayLike, hx: Any) -> tuple[Array, list[Array], bool]:
+        """x (N, I), fresh arrays of the states (N, H), and whether the caller has the axis N."""
         name = type(self).__name__
         x = validate.real_array("x", x, self._dtype)
         if x.ndim not in (1, 2):
@@ -72,14 +132,16 @@ class Cell(Layer):
         state = [np.zeros((len(rows), self.hidden_size), self._dtype) for _ in self._spec.states]
         for i, given in enumerate(self._given(hx)):
             state[i][...] = self._checked_state(i, given, batched, len(rows))
-        backend, prepared = self._prepare("cell", lambda b: (b, b.prepare(self._spec, self._weights())))
-        y = np.empty_like(state[0])
-        backend.forward(prepared, rows[None], y[None], state[0], state[1] if self._spec.has_c else None)
-        new = [s if batched else s[0] for s in state]
-        return tuple(new) if self._spec.has_c else new[0]
+        return rows, state, batched
 
-    def _weights(self) -> Weights:
-        return Weights(*self._params.values())
+    def _weights(self) -> list[Weights]:
+        return [Weights(**dict(zip(self._sizes.fields, self._params.values(), strict=True)))]
+
+    def _stack(self) -> Stack:
+        stack: Stack = self._prepare(
+            "stack", lambda b: Stack(self._sizes, self._dtype, [b.prepare(self._spec, *self._weights())], b)
+        )
+        return stack
 
     def _given(self, hx: Any) -> tuple[Any, ...]:
         if hx is None:
@@ -114,6 +176,64 @@ class Cell(Layer):
         if getattr(self, "nonlinearity", "tanh") != "tanh":
             text += f", nonlinearity={self.nonlinearity}"
         return text + ")"
+
+
+class CellBackward:
+    """What `Cell.vjp` returns beside the result; pure, like `vjp.Backward`."""
+
+    def __init__(
+        self, backward: Backward, shape: tuple[int, int], dtype: np.dtype[Any], batched: bool, spec: CellSpec
+    ) -> None:
+        self._backward, self._batched, self._spec = backward, batched, spec
+        self._dtype, self._shape = dtype, shape if batched else shape[1:]
+
+    def __call__(self, d_h: Any, *, per_sample: bool = False) -> Gradients:
+        """Gradients of a scalar with respect to what ``wrt`` named.
+
+        Parameters
+        ----------
+        d_h : (N, H) or (H,), for LSTMCell a pair (d_h, d_c)
+            The scalar's gradient with respect to the new state; in a pair None stands for zeros.
+        per_sample : bool
+            Gradients of the parameters for each row of the batch: (N, ...) and not their sum.
+
+        Returns
+        -------
+        Gradients
+
+        Raises
+        ------
+        RuntimeError
+            The weights have changed since the forward pass.
+        TypeError, ValueError
+            An argument is not as described.
+        """
+        given = [d_h]
+        if self._spec.has_c:
+            if not isinstance(d_h, tuple | list) or len(d_h) != 2:
+                got = f"{type(d_h).__name__} of {len(d_h)}" if isinstance(d_h, tuple | list) else type(d_h).__name__
+                raise TypeError(f"d_h should be a pair (d_h, d_c), got: {got}")
+            given = list(d_h)
+        names = ["d_h[0]", "d_h[1]"] if self._spec.has_c else ["d_h"]
+        states = []
+        for name, value in zip(names, given, strict=True):
+            value = np.zeros(self._shape, self._dtype) if value is None and self._spec.has_c else value
+            array = validate.shaped(name, value, self._shape, self._dtype)
+            states.append(array[None] if self._batched else array[None, None])
+        grads = self._backward(None, tuple(states) if self._spec.has_c else states[0], per_sample=per_sample)
+
+        def back(a: Any) -> Any:
+            return (
+                None
+                if a is None
+                else tuple(map(back, a))
+                if isinstance(a, tuple)
+                else a[0]
+                if self._batched
+                else a[0, 0]
+            )
+
+        return grads._replace(x=back(grads.x), hx=back(grads.hx))
 
 
 class RNNCell(Cell):

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
+from .. import validate
 from ..cells import GRU as GRU_SPEC
 from ..cells import LSTM as LSTM_SPEC
 from ..cells import NONLINEARITIES, CellSpec
@@ -237,6 +238,4 @@ class GRU(Recurrent):
 
 
 def nonlinearity_spec(nonlinearity: Any) -> CellSpec:
-    if not isinstance(nonlinearity, str) or nonlinearity not in NONLINEARITIES:
-        raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-    return NONLINEARITIES[nonlinearity]
+    return NONLINEARITIES[validate.nonlinearity(nonlinearity, NONLINEARITIES)]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .. import sequence, validate
-from ..cells import CellSpec, Weights, parameter_names
+from .. import validate
+from ..call import Options, call
+from ..cells import CellSpec, Sizes, Weights
+from ..sequence import Stack
 from .base import Layer
 
 if TYPE_CHECKING:  # imported when first used, so that `import fastrnn` costs little
     from ..packing import PackedSequence
     from ..stream import Stream
+    from ..vjp import Backward
 
 Array = NDArray[Any]
 
@@ -63,32 +67,20 @@ class Recurrent(Layer):
                 f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}",
                 stacklevel=3,
             )
-        super().__init__(self._shapes(), dtype=dtype, device=device, rng=rng)
-
-    @property
-    def _directions(self) -> int:
-        return 2 if self.bidirectional else 1
-
-    @property
-    def _out_size(self) -> int:
-        return self.proj_size or self.hidden_size
-
-    def _names(self) -> list[list[str]]:
-        """Parameter names by layer, then direction."""
-        return [
-            parameter_names(layer, reverse, bias=self.bias, projected=self.proj_size > 0)
-            for layer in range(self.num_layers)
-            for reverse in (False, True)[: self._directions]
-        ]
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        rows = self._spec.n_gates * self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {}
-        for i, names in enumerate(self._names()):
-            columns = self.input_size if i < self._directions else self._directions * self._out_size
-            kinds = [(rows, columns), (rows, self._out_size)] + [(rows,), (rows,)] * self.bias
-            shapes.update(zip(names, [*kinds, (self.proj_size, self.hidden_size)], strict=False))
-        return shapes
+        self._sizes = Sizes(
+            spec,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            2 if self.bidirectional else 1,
+            self.bias,
+            self.proj_size,
+        )
+        shapes = self._sizes.shapes()
+        self._names = [list(part) for part in shapes]  # of the parameters, by layer, then direction
+        super().__init__(
+            {name: shape for part in shapes for name, shape in part.items()}, dtype=dtype, device=device, rng=rng
+        )
 
     def _init_bound(self) -> float:
         return float(1 / np.sqrt(self.hidden_size))
@@ -96,21 +88,23 @@ class Recurrent(Layer):
     @property
     def all_weights(self) -> list[list[Array]]:
         """The live parameter arrays, a list for each layer and direction, as in torch."""
-        return [[self._params[name] for name in names] for names in self._names()]
+        return [[self._params[name] for name in names] for names in self._names]
 
     def _weights(self) -> list[Weights]:
-        fields = ["w_ih", "w_hh"] + ["b_ih", "b_hh"] * self.bias + ["w_hr"] * (self.proj_size > 0)
+        fields = self._sizes.fields
         return [Weights(**dict(zip(fields, arrays, strict=True))) for arrays in self.all_weights]
 
-    def _stack(self) -> sequence.Stack:
-        def make(backend: Any) -> sequence.Stack:
+    def _stack(self) -> Stack:
+        def make(backend: Any) -> Stack:
             prepared = [backend.prepare(self._spec, weights) for weights in self._weights()]
-            return sequence.Stack(
-                self._spec, self._dtype, self.hidden_size, self._out_size, self._directions, prepared, backend
-            )
+            return Stack(self._sizes, self._dtype, prepared, backend)
 
-        stack: sequence.Stack = self._prepare("stack", make)
+        stack: Stack = self._prepare("stack", make)
         return stack
+
+    def _options(self) -> Options:
+        dropout = self.dropout if self.training else 0.0
+        return Options(type(self).__name__, self.batch_first, dropout, lambda: self._rng)
 
     # -- the call -------------------------------------------------------------------------------------------------
 
@@ -156,125 +150,76 @@ class Recurrent(Layer):
         TypeError, ValueError
             An argument is not as described; nothing has been changed.
         """
-        if isinstance(x, tuple) and hasattr(x, "batch_sizes"):
-            packed = cast("PackedSequence", x)
-            return self._call_packed(packed, hx, lengths=lengths, reset=reset, return_states=return_states, out=out)
-        x = validate.real_array("x", cast(ArrayLike, x), self._dtype)
-        validate.rank(type(self).__name__, x)
-        validate.features(x, self.input_size)
-        batched = x.ndim == 3
-        swap = batched and self.batch_first
-        if not batched:
-            x = x[:, None]
-        elif swap:
-            x = x.swapaxes(0, 1)
-        T, N, _ = x.shape
-        if x.strides[2] != x.itemsize:
-            x = np.ascontiguousarray(x)
-        h_0, c_0 = self._initial(hx, N, batched)
-        if lengths is not None:
-            lengths = validate.lengths(lengths if batched else np.atleast_1d(lengths), T, N)
-        if reset is not None:
-            reset = validate.mask("reset", reset, (N, T) if swap else (T, N) if batched else (T,))
-            reset = reset.T if swap else reset.reshape(T, N)
-        y = None if out is None else self._output_view(out, x, T, N, batched, swap)
-        result = sequence.forward(
+        return call(
             self._stack(),
+            self._options(),
             x,
-            h_0,
-            c_0,
+            hx,
             lengths=lengths,
             reset=reset,
-            dropout=self.dropout if self.training else 0.0,
-            rng=self._rng,
             return_states=return_states,
-            out=y,
+            out=out,
         )
-        return self._returned(result, out, batched, swap)
 
-    def _initial(self, hx: Any, N: int, batched: bool) -> tuple[Array | None, Array | None]:
-        if hx is None:
-            return None, None
-        n_stacked = self.num_layers * self._directions
-        shape = (n_stacked, N, self._out_size) if batched else (n_stacked, self._out_size)
-        if not self._spec.has_c:
-            if isinstance(hx, tuple):
-                raise TypeError(f"hx should be one array of shape {shape}, got: a tuple of {len(hx)}")
-            h = validate.hidden("hx", hx, shape, self._dtype, batched=batched)
-            return (h if batched else h[:, None]), None
-        if not isinstance(hx, tuple | list) or len(hx) != 2:
-            got = f"{type(hx).__name__} of {len(hx)}" if isinstance(hx, tuple | list) else type(hx).__name__
-            raise TypeError(f"hx should be a pair (h_0, c_0), got: {got}")
-        c_shape = (*shape[:-1], self.hidden_size)
-        h, c = (validate.real_array(f"hx[{i}]", value, self._dtype) for i, value in enumerate(hx))
-        wanted = len(shape)
-        ranks = f"hx and cx should also be {wanted}-D but got ({h.ndim}-D, {c.ndim}-D) tensors"
-        h = validate.hidden("hx[0]", h, shape, self._dtype, batched=batched, ranks=ranks)
-        c = validate.hidden("hx[1]", c, c_shape, self._dtype, batched=batched, ranks=ranks)
-        return (h, c) if batched else (h[:, None], c[:, None])
+    def vjp(
+        self,
+        x: ArrayLike | PackedSequence,
+        hx: Any = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        wrt: str | Iterable[str] = ("x", "hx", "params"),
+        consume: bool = False,
+        checkpoint_every: int | None = None,
+    ) -> tuple[Any, Backward]:
+        """Run the layer, and return what brings gradients back through it: a vector-Jacobian product.
 
-    def _output_view(self, out: Any, x: Array, T: int, N: int, batched: bool, swap: bool) -> Array:
-        """`out` as (T, N, D*H_out), or an array in its place where the kernels cannot write to it directly."""
-        features = self._directions * self._out_size
-        shape = (N, T, features) if swap else (T, N, features) if batched else (T, features)
-        y = validate.out(out, shape, self._dtype)
-        y = y.swapaxes(0, 1) if swap else y.reshape(T, N, features) if not batched else y
-        direct = y.strides[2] == y.itemsize and y.flags.aligned and not np.may_share_memory(y, x)
-        return y if direct else np.empty((T, N, features), self._dtype)
+        Parameters
+        ----------
+        x, hx, lengths, reset
+            As in a call of the layer.
+        wrt : some of "x", "hx", "params"
+            What gradients are wanted for; others are not computed.
+        consume : bool
+            The returned function may be called once only, and gives up what it keeps as it goes.
+        checkpoint_every : int, optional
+            Keep only the states before every so many steps (rounded up to a multiple of 128 on the ``cython``
+            backend), and compute the steps between once more on the way back. Gradients have the same bits.
 
-    def _returned(self, result: sequence.Result, out: Array | None, batched: bool, swap: bool) -> Any:
-        y, h_n, c_n, states = result
-        if swap:
-            y = y.swapaxes(0, 1)
-        if not batched:
-            y, h_n, c_n = y[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
-            if states is not None:
-                states = sequence.States(states.h[:, :, 0], None if states.c is None else states.c[:, :, 0])
-        if out is not None:
-            if not np.may_share_memory(y, out):
-                out[...] = y
-            y = out
-        final = h_n if c_n is None else (h_n, c_n)
-        return (y, final) if states is None else (y, final, states)
+        Returns
+        -------
+        result
+            ``(output, h_n)``, for LSTM ``(output, (h_n, c_n))``, as a call of the layer gives it.
+        backward : vjp.Backward
+            ``grads = backward(d_output, d_state=None, *, per_sample=False)``: ``grads.x``, ``grads.hx``,
+            ``grads.params``. After a change of the weights it raises RuntimeError.
 
-    def _call_packed(
-        self, packed: PackedSequence, hx: Any, *, lengths: Any, out: Any, reset: Any, **kwargs: Any
-    ) -> Any:
-        from ..packing import PackedSequence
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not as described.
 
-        for name, value in (("lengths", lengths), ("out", out), ("reset", reset)):
-            if value is not None:
-                raise ValueError(f"{name} should be None where x is a PackedSequence, got: {type(value).__name__}")
-        data = validate.real_array("x.data", packed.data, self._dtype)
-        if data.ndim != 2:
-            raise ValueError(f"{type(self).__name__}: Expected packed data to be 2D, got {data.ndim}D instead")
-        validate.features(data, self.input_size)
-        N = int(packed.batch_sizes[0])
-        running = np.arange(N) < np.asarray(packed.batch_sizes)[:, None]  # (T, N): packed order is this mask's order
-        x = np.zeros((*running.shape, self.input_size), self._dtype)
-        x[running] = data
-        h_0, c_0 = self._initial(hx, N, True)
-        order, back = packed.sorted_indices, packed.unsorted_indices
-        if order is not None:
-            h_0, c_0 = None if h_0 is None else h_0[:, order], None if c_0 is None else c_0[:, order]
-        result = sequence.forward(
+        Notes
+        -----
+        In training mode dropout is applied, and the gradients are those for the mask that was drawn.
+        """
+        from ..vjp import vjp
+
+        check = self._unchanged()  # first, so that a change of the weights meanwhile is seen
+        return vjp(
             self._stack(),
+            self._backward_weights(),
+            self._names,
+            self._options(),
             x,
-            h_0,
-            c_0,
-            lengths=running.sum(0).astype(np.intp),
-            dropout=self.dropout if self.training else 0.0,
-            rng=self._rng,
-            **kwargs,
+            hx,
+            lengths=lengths,
+            reset=reset,
+            wrt=wrt,
+            consume=consume,
+            checkpoint_every=checkpoint_every,
+            check=check,
         )
-        y, h_n, c_n, states = result
-        if back is not None:
-            h_n, c_n = h_n[:, back], None if c_n is None else c_n[:, back]
-            if states is not None:
-                states = sequence.States(states.h[:, :, back], None if states.c is None else states.c[:, :, back])
-        y_packed = PackedSequence(y[running], packed.batch_sizes, order, back)
-        final = h_n if c_n is None else (h_n, c_n)
-        return (y_packed, final) if states is None else (y_packed, final, states)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """An object that runs the layer step by step and keeps the state.
@@ -297,7 +242,7 @@ class Recurrent(Layer):
 
         if self.bidirectional:
             raise ValueError("stream needs a layer of one direction, got: bidirectional=True")
-        return Stream(self._stack(), self.input_size, validate.size("batch_size", batch_size), self.batch_first)
+        return Stream(self._stack(), validate.size("batch_size", batch_size), self.batch_first)
 
     def __repr__(self) -> str:
         text = f"{type(self).__name__}({self.input_size}, {self.hidden_size}"

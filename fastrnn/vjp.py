@@ -1,0 +1,194 @@
+"""Vector-Jacobian products of a recurrent network: a call, and the function that brings gradients back through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import backward, sequence, validate
+from .call import Arguments, Options, arguments, ordered, returned, sequence_back, state_back, states_of
+from .sequence import Stack
+from .tape import Tape
+
+if TYPE_CHECKING:
+    from .packing import PackedSequence
+
+Array = NDArray[Any]
+WRT = ("x", "hx", "params")
+
+
+class Gradients(NamedTuple):
+    """The gradients of a scalar; None for what ``wrt`` did not name.
+
+    Attributes
+    ----------
+    x : array of the shape of the input, or PackedSequence
+    hx : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H)
+        With respect to the initial state, whether or not one was given. Cells: (N, H).
+    params : dict of str to array
+        Under torch's names, in torch's order; of the parameters' shapes, with a leading axis N where ``per_sample``.
+    """
+
+    x: Any
+    hx: Any
+    params: dict[str, Array] | None
+
+
+class Backward:
+    """What `vjp` returns beside the result: call it with the gradient of a scalar with respect to that result.
+
+    It is pure: it keeps what it needs of the forward pass and adds to nothing, so it may be called any number of
+    times, from several threads too.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        tape: Tape,
+        a: Arguments,
+        names: Sequence[Sequence[str]],
+        wrt: frozenset[str],
+        consume: bool,
+        check: Callable[[], None],
+    ) -> None:
+        self._stack, self._args, self._names, self._wrt, self._check = stack, a, names, wrt, check
+        self._output_shape = (*a.x.shape[:2], stack.sizes.directions * stack.sizes.out_size)
+        self._consume = consume
+        self._tapes = [tape]  # pop is atomic: of two calls with `consume` one gets it
+
+    def __call__(self, d_output: Any, d_state: Any = None, *, per_sample: bool = False) -> Gradients:
+        """Gradients with respect to what ``wrt`` named.
+
+        Parameters
+        ----------
+        d_output : array of the output's shape, PackedSequence where the output is one, or None
+            The scalar's gradient with respect to the output; None: zeros. Not read past a row's length.
+        d_state : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H), optional
+            With respect to the final state, zeros where not given.
+        per_sample : bool
+            Gradients of the parameters for each row of the batch: (N, ...) and not their sum.
+
+        Returns
+        -------
+        Gradients
+
+        Raises
+        ------
+        RuntimeError
+            The weights have changed since the forward pass, or `consume` was given and this is the second call.
+        TypeError, ValueError
+            An argument is not as described; nothing has been used up.
+        """
+        a, stack, wrt = self._args, self._stack, self._wrt
+        self._check()
+        per_sample = validate.flag("per_sample", per_sample)
+        dy = self._d_output(d_output)
+        dh_n, dc_n = states_of(stack, "d_state", d_state, a.x.shape[1], a.batched)
+        if a.packed is not None:
+            dh_n, dc_n = (ordered(s, a.packed.sorted_indices) for s in (dh_n, dc_n))
+        try:
+            tape = self._tapes.pop() if self._consume else self._tapes[0]
+        except IndexError:
+            raise RuntimeError("backward was called a second time after vjp(..., consume=True)") from None
+        result = backward.backward(
+            stack,
+            tape,
+            dy,
+            dh_n,
+            dc_n,
+            wants_x="x" in wrt,
+            wants_weights="params" in wrt,
+            per_sample=per_sample,
+            consume=self._consume,
+        )
+        return Gradients(
+            None if result.dx is None else sequence_back(result.dx, a),
+            state_back(result.dh_0, result.dc_0, a) if "hx" in wrt else None,
+            None if result.weights is None else self._params(result.weights),
+        )
+
+    def _params(self, weights: list[Any]) -> dict[str, Array]:
+        params: dict[str, Array] = {}
+        for names, of_one in zip(self._names, weights, strict=True):
+            fields = (w for w in of_one if w is not None)
+            params.update(zip(names, fields, strict=True))
+        return params
+
+    def _d_output(self, given: Any) -> Array | None:
+        if given is None:
+            return None
+        a, (T, N, features) = self._args, self._output_shape
+        if a.packed is not None:
+            data = cast("PackedSequence", given).data if hasattr(given, "batch_sizes") else given
+            flat = validate.shaped("d_output", data, (len(a.packed.data), features), self._stack.dtype)
+            dy = np.zeros((T, N, features), self._stack.dtype)
+            dy[a.running] = flat
+            return dy
+        shape = (N, T, features) if a.swap else (T, N, features) if a.batched else (T, features)
+        dy = validate.shaped("d_output", given, shape, self._stack.dtype)
+        dy = dy.swapaxes(0, 1) if a.swap else dy if a.batched else dy[:, None]
+        return dy if dy.strides[2] == dy.itemsize else np.ascontiguousarray(dy)
+
+
+def vjp(
+    stack: Stack,
+    backward_weights: list[Any],
+    names: Sequence[Sequence[str]],
+    options: Options,
+    x: ArrayLike | PackedSequence,
+    hx: Any,
+    *,
+    lengths: ArrayLike | None,
+    reset: ArrayLike | None,
+    wrt: str | Iterable[str],
+    consume: bool,
+    checkpoint_every: int | None,
+    check: Callable[[], None],
+    share: bool = False,
+) -> tuple[Any, Backward]:
+    """See `layers.recurrent_base.Recurrent.vjp`.
+
+    Parameters
+    ----------
+    names : list of list of str
+        Of the parameters, by layer, then direction.
+    check : function
+        Raises where the weights have changed.
+    share : bool
+        Keep the caller's `x` and the output themselves, for a caller who sees to it that nobody writes to them.
+    """
+    wanted = _wrt(wrt)
+    consume = validate.flag("consume", consume)
+    every = None if checkpoint_every is None else validate.size("checkpoint_every", checkpoint_every)
+    a = arguments(stack, options, x, hx, lengths, reset)
+    if not share and a.packed is None and np.may_share_memory(a.x, cast(Any, x)):
+        a = a._replace(x=np.array(a.x, order="C"))
+    tape = Tape(backward_weights, every, options.dropout)
+    result = sequence.forward(
+        stack,
+        a.x,
+        a.h_0,
+        a.c_0,
+        lengths=a.lengths,
+        reset=a.reset,
+        dropout=options.dropout,
+        rng=options.rng() if options.dropout else None,
+        tape=tape,
+    )
+    if not share and a.packed is None and tape.holds(result.y):
+        result = result._replace(y=result.y.copy())
+    output, final, _ = returned(result, a)
+    return (output, final), Backward(stack, tape, a, names, wanted, consume, check)
+
+
+def _wrt(wrt: str | Iterable[str]) -> frozenset[str]:
+    given = [wrt] if isinstance(wrt, str) else list(wrt)
+    for name in given:
+        if name not in WRT:
+            raise ValueError(f"wrt should name some of {', '.join(map(repr, WRT))}, got: {name!r}")
+    if not given:
+        raise ValueError(f"wrt should name some of {', '.join(map(repr, WRT))}, got: none")
+    return frozenset(given)
