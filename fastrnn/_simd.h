@@ -124,6 +124,22 @@ INLINE void vstore_part(real *p, vec a, ptrdiff_t n)
 #endif
 }
 
+/* The first n lanes, 0 < n <= VL, and zeros; nothing behind them is read. */
+INLINE vec vload_part(const real *p, ptrdiff_t n)
+{
+#if VECTOR_BYTES == 64
+    return X86(maskz_loadu)((1u << n) - 1, p);
+#else
+    real lanes[VL] = {0};
+    for (int i = 0; i < VL; i++) {
+        if (i >= n)
+            break;
+        lanes[i] = p[i];
+    }
+    return vload(lanes);
+#endif
+}
+
 /* a * b + c: one rounding where the instruction set has it (FUSED), else two. Never left to the compiler. */
 #if defined(X86) && defined(__FMA__)
 #define FUSED 1
@@ -243,6 +259,16 @@ INLINE vec vtanh(vec x)
 
 /* As torch: NaN stays NaN and -0.0 stays -0.0. */
 INLINE vec vrelu(vec x) { return vmax(vzero(), x); }
+
+/* dy where relu let something through, y > 0 or NaN, else 0. */
+INLINE vec vrelu_backward(vec y, vec dy)
+{
+#if VECTOR_BYTES
+    return vfrom_bits(vbits(dy) & ~(vec_bits)(y <= 0));
+#else
+    return y <= 0 ? 0 : dy;
+#endif
+}
 
 /* ---- the processor -------------------------------------------------------------------------------------------- */
 

@@ -116,3 +116,67 @@ static NOINLINE void tile_3(int rows, TILE_ARGS) {
     (void)w_next;
 }
 
+/* The other product, of gradients: rows of a batch are summed over, and nothing is packed.
+
+     sums[m][v] += sum over k of a[k][c + m] * g[k][v]        m: columns of a, k: rows
+
+   in the same way: k ascending from zero, and the sum added. g[k] lie ldg apart; sums[m] are nv vectors. */
+INLINE void outer(const int columns, const int nv, const int nw, ptrdiff_t K, const real *g, ptrdiff_t ldg,
+                  const real *const *a, ptrdiff_t c, real *sums) {
+    vec acc[8][4];
+    UNROLL for (int m = 0; m < columns; m++) {
+        UNROLL for (int v = 0; v < nv; v++) acc[m][v] = vzero();
+    }
+    for (ptrdiff_t k = 0; k < K; k++) {
+        const real *row = a[k] + c;
+        vec gk[4];
+        UNROLL for (int v = 0; v < nv; v++) gk[v] = vload(g + k * ldg + v * VL);
+        UNROLL for (int m = 0; m < columns; m++) {
+            vec x = vset(row[m]);
+            UNROLL for (int v = 0; v < nv; v++) acc[m][v] = vfma(x, gk[v], acc[m][v]);
+        }
+    }
+    UNROLL for (int m = 0; m < columns; m++) {
+        UNROLL for (int v = 0; v < nv; v++) {
+            real *to = sums + (m * nw + v) * VL;
+            vstore(to, vload(to) + acc[m][v]);
+        }
+    }
+}
+
+#define OUTER_ARGS ptrdiff_t K, const real *g, ptrdiff_t ldg, const real *const *a, ptrdiff_t c, real *sums
+
+#if WIDE_FILE
+#define OUTER_4(columns) outer(columns, 4, 4, K, g, ldg, a, c, sums)
+#else
+#define OUTER_4(columns)                        \
+    outer(columns, 2, 4, K, g, ldg, a, c, sums); \
+    outer(columns, 2, 4, K, g + 2 * VL, ldg, a, c, sums + 2 * VL)
+#endif
+#define OUTER_3(columns) outer(columns, 3, 3, K, g, ldg, a, c, sums)
+
+static NOINLINE void outer_4(int columns, OUTER_ARGS) {
+    switch (columns) {
+        case 1: OUTER_4(1); break;
+        case 2: OUTER_4(2); break;
+        case 3: OUTER_4(3); break;
+        case 4: OUTER_4(4); break;
+        case 5: OUTER_4(5); break;
+        case 6: OUTER_4(6); break;
+    }
+}
+
+static NOINLINE void outer_3(int columns, OUTER_ARGS) {
+    switch (columns) {
+        case 1: OUTER_3(1); break;
+        case 2: OUTER_3(2); break;
+        case 3: OUTER_3(3); break;
+        case 4: OUTER_3(4); break;
+#if ROWS_3 > 4
+        case 5: OUTER_3(5); break;
+        case 6: OUTER_3(6); break;
+        case 7: OUTER_3(7); break;
+        case 8: OUTER_3(8); break;
+#endif
+    }
+}

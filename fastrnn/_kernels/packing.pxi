@@ -1,4 +1,4 @@
-# Weights from torch's layout into panels, once per layer.
+# Weights from torch's layout into panels, once per layer, and their gradients back.
 
 
 cdef void pack(const real* w, Py_ssize_t K, Py_ssize_t H, Py_ssize_t panels, int nv, bint gated, int first,
@@ -43,3 +43,80 @@ cdef void pack_bias(Packs* p, const real* b_ih, const real* b_hh) noexcept nogil
                         row = v * p.H + unit if p.cell == LSTM else unit
                     to[0] = (b_ih[row] if not gru or v < 3 else 0) + (b_hh[row] if not gru or v > 0 else 0)
                 to += 1
+
+
+cdef void unpack(const real* packed, Py_ssize_t K, Py_ssize_t H, Py_ssize_t panels, int nv, bint gated, int first,
+                 real* w) noexcept nogil:
+    """(panels, K, nv, VL) -> (G*H, K): what `pack` does, the other way round."""
+    cdef Py_ssize_t panel, unit, k, lane, units
+    cdef int v
+    cdef const real* at
+    cdef real* row
+    for panel in range(panels):
+        for v in range(nv):
+            unit = panel * VL if gated else (panel * nv + v) * VL
+            units = max(0, min(H - unit, VL))
+            row = w + (((first + v) % nv * H if gated else 0) + unit) * K
+            for k in range(K):
+                at = packed + (k * nv + v) * VL
+                for lane in range(units):
+                    row[lane * K + k] = at[lane]
+        packed += K * nv * VL
+
+
+cdef void unpack_bias(const Packs* p, real* b_ih, real* b_hh) noexcept nogil:
+    """(panels, PANEL, VL) -> (G*H,) twice."""
+    cdef Py_ssize_t panel, v, lane, unit, row
+    cdef const real* at = p.bias
+    for panel in range(p.panels):
+        for v in range(PANEL):
+            for lane in range(VL):
+                unit = panel * VL + lane if p.cell >= LSTM else (panel * PANEL + v) * VL + lane
+                if unit < p.H:
+                    if p.cell == GRU:   # n r z hn -> r z n
+                        row = ((v - 1) if 0 < v < 3 else 2) * p.H + unit
+                        if v < 3:
+                            b_ih[row] = at[0]
+                        if v > 0:
+                            b_hh[row] = at[0]
+                    else:
+                        row = v * p.H + unit if p.cell == LSTM else unit
+                        b_ih[row] = b_hh[row] = at[0]
+                at += 1
+
+
+cdef inline void pack_row(const real* row, Py_ssize_t columns, real* to) noexcept nogil:
+    """At most PANEL vectors of a row, and zeros."""
+    cdef Py_ssize_t i, n = min(columns, PANEL * VL)
+    if row == NULL:
+        n = 0
+    for i in range(n):
+        to[i] = row[i]
+    for i in range(n, PANEL * VL):
+        to[i] = 0
+
+
+cdef void pack_rows(const Packs* p, const real* w, Py_ssize_t C, int first, Py_ssize_t panels, real* to) noexcept nogil:
+    """(G*H, C) -> (panels, K, PANEL, VL), k in the order of a row of gate gradients: (panels of units, nv, VL)."""
+    cdef Py_ssize_t panel, units, unit, lane
+    cdef int v
+    for panel in range(panels):
+        for units in range(p.panels):
+            for v in range(p.nv):
+                unit = units * VL if p.cell >= LSTM else (units * p.nv + v) * VL
+                for lane in range(VL):
+                    if unit + lane < p.H:
+                        pack_row(w + (((first + v) % p.nv * p.H if p.cell >= LSTM else 0) + unit + lane) * C
+                                 + panel * PANEL * VL, C - panel * PANEL * VL, to)
+                    else:
+                        pack_row(NULL, 0, to)
+                    to += PANEL * VL
+
+
+cdef void pack_columns(const real* w, Py_ssize_t K, Py_ssize_t C, Py_ssize_t panels, real* to) noexcept nogil:
+    """(K, C) -> (panels, K, PANEL, VL)."""
+    cdef Py_ssize_t panel, k
+    for panel in range(panels):
+        for k in range(K):
+            pack_row(w + k * C + panel * PANEL * VL, C - panel * PANEL * VL, to)
+            to += PANEL * VL

@@ -39,3 +39,30 @@ cdef void add_product(Py_ssize_t k_block, int nv, Py_ssize_t rows, Py_ssize_t K,
         panel += 1
         w += step
         z += PANEL * VL
+
+
+# Rows that one product of gradients sums up: what they have of one panel stays in the first-level cache.
+cdef enum: OUTER_ROWS = 64
+
+
+cdef void add_outer(int nv, Py_ssize_t rows, const real** a, Py_ssize_t C, Py_ssize_t first, Py_ssize_t last,
+                    Py_ssize_t panels, const real* g, Py_ssize_t ldg, real* sums) noexcept nogil:
+    """sums (panels, C, nv, VL) += a (rows, C) transposed @ g (rows, panels, nv, VL); columns first..last of a only."""
+    cdef Py_ssize_t most = ROWS_3 if nv == 3 else ROWS_4, columns = last - first, tiles = (columns + most - 1) // most
+    cdef Py_ssize_t panel, r, count, t, c
+    cdef int m
+    for panel in range(panels):
+        r = 0
+        while r < rows:
+            count = min(rows - r, OUTER_ROWS)
+            c = first
+            for t in range(tiles):
+                m = columns // tiles + (t < columns % tiles)
+                if nv == 3:
+                    outer_3(m, count, g + r * ldg, ldg, a + r, c, sums + c * nv * VL)
+                else:
+                    outer_4(m, count, g + r * ldg, ldg, a + r, c, sums + c * nv * VL)
+                c += m
+            r += count
+        g += nv * VL
+        sums += C * nv * VL

@@ -42,6 +42,8 @@ cdef struct Part:
     Py_ssize_t unit, unit_end           # columns of c
     Py_ssize_t hr_panel, hr_panel_end   # of the projection
     Py_ssize_t out, out_end             # columns of h
+    Py_ssize_t row, row_step            # rows of the batch, backward only
+    Py_ssize_t u_panel, u_panel_end     # of columns of units, backward only
     meeting* meeting
     long meetings, long_waits
 
@@ -81,7 +83,8 @@ cdef size_t own_scratch(Py_ssize_t N, Scratch* s, char* memory) noexcept nogil:
 
 cdef Part make_part(const Packs* p, int index, int parts, meeting* meeting) noexcept nogil:
     cdef Part a
-    a.index, a.parts, a.meeting, a.meetings, a.long_waits = index, parts, meeting, 0, 0
+    memset(&a, 0, sizeof(a))
+    a.index, a.parts, a.meeting = index, parts, meeting
     a.panel, a.panel_end = p.panels * index // parts, p.panels * (index + 1) // parts
     a.unit, a.unit_end = a.panel * p.units, min(a.panel_end * p.units, p.H)
     a.hr_panel, a.hr_panel_end = p.panels_hr * index // parts, p.panels_hr * (index + 1) // parts
@@ -127,7 +130,7 @@ cdef void forward(const Packs* p, const Run* run, Scratch* s, Part* a) noexcept 
                 moved = reset_rows(p, run, s, a, now, t, N) or moved
             if moved:
                 wait(a)     # the product below reads every unit's state
-            step(p, s, a, N, s.z + s.first[j] * p.ldz, now)
+            step(p, s, a, N, s.z + s.first[j] * p.ldz, now, gates_at(run, t), run.gates_n)
             now = 1 - now
             wait(a)
             dropped = a.parts > 1 and drops_out(a)
@@ -174,7 +177,12 @@ cdef Py_ssize_t input_part(const Packs* p, const Run* run, Scratch* s, const Par
     return N
 
 
-cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int now) noexcept nogil:
+cdef inline char* gates_at(const Run* run, Py_ssize_t t) noexcept nogil:
+    return run.gates + t * run.gates_t if run.gates != NULL else NULL
+
+
+cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int now, char* gates,
+               Py_ssize_t gates_n) noexcept nogil:
     """One step of N rows: h[now], c -> h[1 - now], c.
 
     Panels are taken upwards and downwards in turn, so that the weights that a step read last, still in a nearer cache,
@@ -190,7 +198,7 @@ cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int n
         add_product(p.k_block, p.nv, N, p.H_out, panels, p.w_hh + first * p.H_out * p.nv * VL, s.h_rows[now],
                     z + first * PANEL * VL + shift, p.ldz)
         for panel in range(first, first + panels):
-            cell(p, panel, N, z, s.h[now], s.c, h, ldh, s.ldc)
+            cell(p, panel, N, z, s.h[now], s.c, h, ldh, s.ldc, gates, gates_n)
     if p.P:
         wait(a)
         first, panels = a.hr_panel, a.hr_panel_end - a.hr_panel

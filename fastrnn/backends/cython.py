@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from .. import _cpu, threads
 from .._team import Team
 from ..cells import CellSpec, Weights
 from ..errors import BackendError
-from . import flush_denormals
+from . import Record, flush_denormals
 
 Array = NDArray[Any]
 
@@ -48,6 +48,10 @@ def _choose() -> str:
 ISA = _choose()
 
 
+#: Chunks of `_kernels/backward_loop.pxi` begin at multiples of this, or at multiples of a power of two below it.
+CHUNK_STEPS = 128
+
+
 @cache
 def kernels(dtype: np.dtype[Any]) -> Any:
     """The compiled module for float32 or float64."""
@@ -74,14 +78,81 @@ def forward(
     gates: Array | None = None,
 ) -> None:
     """See `backends.Backend.forward`."""
-    arrays = (x, y, h, c, lengths, reset)
+    arrays = (x, y, h, c, lengths, reset, c_all, gates)
     flush = flush_denormals()
     n, split = _split(prepared, len(x), x.shape[1], threads.get_num_threads())
     if n == 1:
-        prepared.forward(*arrays, reverse, c_all, flush)
+        prepared.forward(*arrays, reverse, flush)
         return
     with threads.team(n) as team:
-        split(team, prepared, arrays, reverse, c_all, flush)
+        if split == "rows":
+            _by_rows(team, prepared, arrays, reverse, flush)
+        else:
+            _run(team, prepared.run(*arrays, reverse, flush, team.size))
+
+
+class BackwardWeights(NamedTuple):
+    packed: Any
+    shapes: dict[str, tuple[int, ...]]  # of the weights that there are
+    dtype: np.dtype[Any]
+
+
+def prepare_backward(spec: CellSpec, weights: Weights) -> BackwardWeights:
+    """See `backends.Backend.prepare_backward`."""
+    given = {name: np.ascontiguousarray(w) for name, w in weights._asdict().items() if w is not None}
+    dtype = weights.w_ih.dtype
+    packed = kernels(dtype).BackwardWeights(spec.name, **given)
+    return BackwardWeights(packed, {name: w.shape for name, w in given.items()}, dtype)
+
+
+def gates_width(prepared: BackwardWeights) -> int:
+    """See `backends.Backend.gates_width`."""
+    width: int = prepared.packed.gates_width
+    return width
+
+
+class Sums(NamedTuple):
+    packed: Any
+    of: BackwardWeights
+
+
+def new_sums(prepared: BackwardWeights) -> Sums:
+    """See `backends.Backend.new_sums`."""
+    return Sums(kernels(prepared.dtype).WeightSums(prepared.packed), prepared)
+
+
+def weight_gradients(sums: Sums) -> Weights:
+    """See `backends.Backend.weight_gradients`."""
+    weights = Weights(**{name: np.empty(shape, sums.of.dtype) for name, shape in sums.of.shapes.items()})
+    sums.packed.unpack(*weights)
+    return weights
+
+
+def backward(
+    prepared: BackwardWeights,
+    record: Record,
+    dy: Array | None,
+    dh: Array,
+    dc: Array | None,
+    dx: Array | None,
+    sums: Sums | None,
+) -> None:
+    """See `backends.Backend.backward`."""
+    *arrays, reverse = record
+    n, split = _split(prepared.packed, *record.x.shape[:2], threads.get_num_threads())
+    with threads.team(n) as team:
+        parts = min(team.size, len(dh)) if split == "rows" else team.size
+        _run(
+            team,
+            prepared.packed.backward(
+                (*arrays, dy, dx, dh, dc),
+                None if sums is None else sums.packed,
+                reverse,
+                flush_denormals(),
+                max(parts, 1),
+                split == "rows",
+            ),
+        )
 
 
 def stepper(prepared: Sequence[Any], h: Array, c: Array | None) -> Any:
@@ -98,26 +169,26 @@ _PAYS_PER_STEP = 50_000
 _CACHED_WEIGHTS = 2 << 20  # bytes: from here on the weights do not stay in one core's second-level cache
 
 
-def _split(prepared: Any, T: int, N: int, wanted: int) -> tuple[int, Any]:
-    """How many threads pay, at most `wanted`, and how they share the work: by rows or by hidden units."""
+def _split(prepared: Any, T: int, N: int, wanted: int) -> tuple[int, str]:
+    """How many threads pay, at most `wanted`, and whether they share the work by "rows" or by hidden "units"."""
     if wanted == 1:
-        return 1, None
+        return 1, "units"
     step = N * prepared.recurrent_weights
     n = min(wanted, T * (step + N * prepared.input_weights) // _PAYS_PER_CALL)
     if n < 2:
-        return 1, None
+        return 1, "units"
     rows = min(n, N // 2)
     if rows >= 2 and (prepared.recurrent_weights * prepared.itemsize <= _CACHED_WEIGHTS or 16 * rows <= N):
-        return rows, _by_rows
+        return rows, "rows"
     # With few rows, or weights that one core cannot keep, each thread takes some of the units: it reads less of them.
     parts = min(n, prepared.panels, step // _PAYS_PER_STEP)
     if parts >= 2 and time.monotonic() >= _crowded_until:
-        return parts, _by_units
-    return max(1, min(n, N)), _by_rows
+        return parts, "units"
+    return max(1, min(n, N)), "rows"
 
 
-def _by_rows(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
-    x, y, h, c, lengths, reset = arrays
+def _by_rows(team: Team, prepared: Any, arrays: Any, reverse: bool, flush: bool) -> None:
+    x, y, h, c, lengths, reset, c_all, gates = arrays
     n = min(team.size, x.shape[1])
     tasks = []
     for i in range(n):
@@ -133,8 +204,9 @@ def _by_rows(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array
                 None if c is None else c[rows],
                 None if lengths is None else np.ascontiguousarray(lengths[rows]),
                 None if reset is None else reset[:, rows],
-                reverse,
                 None if c_all is None else c_all[:, rows],
+                None if gates is None else gates[:, rows],
+                reverse,
                 flush,
             )
         )
@@ -144,9 +216,9 @@ def _by_rows(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array
 _crowded_until = 0.0  # in time.monotonic()
 
 
-def _by_units(team: Team, prepared: Any, arrays: Any, reverse: bool, c_all: Array | None, flush: bool) -> None:
+def _run(team: Team, run: Any) -> None:
+    """All parts of a call at the same time."""
     global _crowded_until
-    run = prepared.run(*arrays, reverse, c_all, flush, team.size)
     team.run([partial(run, i) for i in range(run.parts)])
     if run.dropped:
         # The other threads were not given a processor in time. Others want it: leave it to them for a while.
