@@ -31,6 +31,7 @@ cdef extern from "_simd.h" nogil:
     void vstore(real*, vec)
     void vstore_part(real*, vec, Py_ssize_t)
     vec vset(real)
+    void vtranspose(const real*, Py_ssize_t lda, real* to, Py_ssize_t ldt)
     vec vload_part(const real*, Py_ssize_t)
     vec vzero()
     vec vfma(vec, vec, vec)
@@ -56,7 +57,7 @@ cdef extern from "_tile.h" nogil:
 
 cdef extern from "_alloc.h" nogil:
     void* aligned_new(size_t)
-    void aligned_delete(void*)
+    void aligned_delete(void*, size_t)
 
 
 cdef extern from "_meet.h" nogil:

@@ -169,6 +169,60 @@ INLINE vec vmin(vec a, vec b) { return a < b ? a : b; }
 INLINE vec vmax(vec a, vec b) { return a > b ? a : b; }
 #endif
 
+/* to[j][i] = a[i][j] of VL rows and columns; rows lie lda and ldt apart. In log2(VL) stages, each of which exchanges
+ * elements of lanes and rows that are d apart: LSTM H=512, packing 1.6 -> TIMING ms. */
+#if defined(__has_builtin)
+#if VECTOR_BYTES && __has_builtin(__builtin_shufflevector)
+#define STAGES 1
+#endif
+#endif
+INLINE void vtranspose(const real *a, ptrdiff_t lda, real *to, ptrdiff_t ldt)
+{
+#ifdef STAGES
+#define LOW(d, j) ((j) & d ? VL + (j) - d : (j))
+#define HIGH(d, j) ((j) & d ? VL + (j) : (j) + d)
+#define LANES_2(f, d, j) f(d, j), f(d, (j) + 1)
+#define LANES_4(f, d, j) LANES_2(f, d, j), LANES_2(f, d, (j) + 2)
+#define LANES_8(f, d, j) LANES_4(f, d, j), LANES_4(f, d, (j) + 4)
+#define LANES_16(f, d, j) LANES_8(f, d, j), LANES_8(f, d, (j) + 8)
+#if VL == 16
+#define LANES LANES_16
+#elif VL == 8
+#define LANES LANES_8
+#elif VL == 4
+#define LANES LANES_4
+#else
+#define LANES LANES_2
+#endif
+#define STAGE(d)                                                             \
+    for (int i = 0; i < VL; i++)                                             \
+        if (!(i & d)) {                                                      \
+            vec low = row[i], high = row[i + d];                             \
+            row[i] = __builtin_shufflevector(low, high, LANES(LOW, d, 0));   \
+            row[i + d] = __builtin_shufflevector(low, high, LANES(HIGH, d, 0)); \
+        }
+    vec row[VL];
+    for (int i = 0; i < VL; i++)
+        row[i] = vload(a + i * lda);
+    STAGE(1)
+#if VL > 2
+    STAGE(2)
+#endif
+#if VL > 4
+    STAGE(4)
+#endif
+#if VL > 8
+    STAGE(8)
+#endif
+    for (int i = 0; i < VL; i++)
+        vstore(to + i * ldt, row[i]);
+#else
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < VL; j++)
+            to[j * ldt + i] = a[i * lda + j];
+#endif
+}
+
 /* ---- activations ---------------------------------------------------------------------------------------------- */
 
 #define LN2 0.6931471805599453

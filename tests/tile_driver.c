@@ -91,7 +91,7 @@ static void check_tile(shape s, int K)
     naive(s, K, w, w_next, rows, expected + BEFORE);
     call(s, K, w, w_next, rows, z + BEFORE);
     check(memcmp(z, expected, sizeof z) == 0, "not the same bits", s, K);
-    aligned_delete(w);
+    aligned_delete(w, (size_t)(s.panels * w_next) * sizeof(real));
 }
 
 static void check_tiles(int K)
@@ -112,13 +112,13 @@ static void check_memory(void)
         check(p != NULL && (uintptr_t)p % CACHE_LINE == 0, "aligned_new", (shape){0, 0, 0}, (int)sizes[i]);
         if (p != NULL && sizes[i])
             p[0] = p[sizes[i] - 1] = 1;
-        aligned_delete(p);
+        aligned_delete(p, sizes[i]);
     }
     for (size_t less = 0; less < 3; less++) {
         volatile size_t bytes = (size_t)-1 - less * (HUGE_PAGE / 2);
         void *p = aligned_new(bytes);
         check(p == NULL, "aligned_new of all memory", (shape){0, 0, 0}, (int)less);
-        aligned_delete(p);
+        aligned_delete(p, bytes);
     }
 }
 

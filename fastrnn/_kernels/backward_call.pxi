@@ -21,6 +21,7 @@ cdef class BackwardRun:
     cdef BackScratch shared
     cdef meeting meeting
     cdef char* memory
+    cdef size_t bytes
     cdef size_t own_at, own_bytes
     cdef bint flush, by_rows
     cdef readonly int parts
@@ -56,10 +57,12 @@ cdef class BackwardRun:
             b.dc, b.dc_n = <char*>view[11].buf, view[11].strides[0]
         self.own_at = self.place(NULL)
         self.own_bytes = own_back_scratch(run.N, &self.shared, NULL)
-        self.memory = <char*>aligned_new(self.own_at + parts * self.own_bytes)
+        self.bytes = self.own_at + parts * self.own_bytes
+        self.memory = <char*>aligned_new(self.bytes)
         if self.memory == NULL:
             raise MemoryError(f"no scratch memory for a batch of {run.N}")
         self.place(self.memory)
+        memset(self.shared.zeros, 0, max(self.shared.ldh, self.shared.ldc) * sizeof(real))
 
     cdef size_t place(self, char* memory) noexcept:
         cdef Run* run = &self.back.run
@@ -88,6 +91,6 @@ cdef class BackwardRun:
 
     def __dealloc__(self):
         cdef int i
-        aligned_delete(self.memory)
+        aligned_delete(self.memory, self.bytes)
         for i in range(BACK_ARRAYS):
             PyBuffer_Release(&self.view[i])

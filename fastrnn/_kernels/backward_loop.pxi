@@ -9,7 +9,7 @@
 
 
 # Steps of a chunk are a power of two, at most CHUNK_STEPS, so that chunks of every batch size fit into CHUNK_STEPS.
-cdef enum: CHUNK_STEPS = 128, BACKWARD_ROWS = 160
+cdef enum: CHUNK_STEPS = 128, BACKWARD_ROWS = 320
 
 
 cdef struct BackwardPacks:
@@ -46,7 +46,7 @@ cdef struct BackScratch:
     real* u                 # (steps * N, ldc) with a projection: what went into it
     real* du                # (N, ldc)
     real* dx                # (steps * N, ldx)
-    real* zeros             # (max(ldh, ldc),) the state before an episode's first step
+    real* zeros             # (max(ldh, ldc),) the state before an episode's first step: the caller makes them zero
     const real** rows       # (steps * N) for products
     const real** x_rows     # (steps * N): rows of x in a chunk
     const real** h_rows     # (steps * N): the states before the steps
@@ -144,8 +144,6 @@ cdef void backward(const Packs* p, const BackwardPacks* w, const Back* b, BackSc
     cdef bint dropped
     if run.N == 0:
         return
-    if a.index == 0:
-        memset(s.zeros, 0, max(s.ldh, s.ldc) * sizeof(real))
     while chunk > 0:
         chunk -= 1
         start = chunk * s.steps

@@ -15,6 +15,7 @@ cdef class LayerRun:
     cdef Scratch shared
     cdef meeting meeting
     cdef char* memory
+    cdef size_t bytes
     cdef size_t own_at, own_bytes
     cdef bint flush
     cdef readonly int parts
@@ -42,7 +43,8 @@ cdef class LayerRun:
             run.gates, run.gates_t, run.gates_n = <char*>view[7].buf, view[7].strides[0], view[7].strides[1]
         self.own_at = shared_scratch(p, run.T, run.N, &self.shared, NULL)
         self.own_bytes = own_scratch(run.N, &self.shared, NULL)
-        self.memory = <char*>aligned_new(self.own_at + parts * self.own_bytes)
+        self.bytes = self.own_at + parts * self.own_bytes
+        self.memory = <char*>aligned_new(self.bytes)
         if self.memory == NULL:
             raise MemoryError(f"no scratch memory for a batch of {run.N}")
         shared_scratch(p, run.T, run.N, &self.shared, self.memory)
@@ -67,7 +69,7 @@ cdef class LayerRun:
 
     def __dealloc__(self):
         cdef int i
-        aligned_delete(self.memory)
+        aligned_delete(self.memory, self.bytes)
         for i in range(8):
             PyBuffer_Release(&self.view[i])
 
@@ -81,6 +83,7 @@ cdef class Stepper:
     cdef Run* runs              # (L,)
     cdef Scratch* scratch       # (L,)
     cdef char* memory
+    cdef size_t bytes
     cdef bint flush, busy
 
     def __cinit__(self, layers, h, c, bint flush=True):
@@ -107,6 +110,7 @@ cdef class Stepper:
                     run = self.runs + i
                     run.y, run.y_n = <char*>y, layer.packs.H_out * sizeof(real)
             if self.memory == NULL:
+                self.bytes = used
                 self.memory = <char*>aligned_new(used)
                 if self.memory == NULL:
                     raise MemoryError(f"no memory for a stream of {self.N} rows")
@@ -159,7 +163,7 @@ cdef class Stepper:
         PyBuffer_Release(&y_view)
 
     def __dealloc__(self):
-        aligned_delete(self.memory)
+        aligned_delete(self.memory, self.bytes)
         PyBuffer_Release(&self.h)
         PyBuffer_Release(&self.c)
 

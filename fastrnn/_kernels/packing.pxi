@@ -1,28 +1,36 @@
 # Weights from torch's layout into panels, once per layer, and their gradients back.
 
 
+cdef void transpose(const real* a, Py_ssize_t lda, Py_ssize_t rows, Py_ssize_t columns, real* to,
+                    Py_ssize_t ldt) noexcept nogil:
+    """At most VL rows and columns of `a`, transposed."""
+    cdef Py_ssize_t i, j
+    if rows == VL and columns == VL:
+        vtranspose(a, lda, to, ldt)
+        return
+    for j in range(columns):
+        for i in range(rows):
+            to[j * ldt + i] = a[i * lda + j]
+
+
 cdef void pack(const real* w, Py_ssize_t K, Py_ssize_t H, Py_ssize_t panels, int nv, bint gated, int first,
                real* to) noexcept nogil:
     """(G*H, K) -> (panels, K, nv, VL). gated: vector v holds gate (first + v) mod nv, else units of its own."""
-    cdef Py_ssize_t panel, unit, k, lane, units
+    cdef Py_ssize_t panel, unit, k, units
     cdef int v
     cdef const real* row
-    cdef real* at
     for panel in range(panels):
         for v in range(nv):
             unit = panel * VL if gated else (panel * nv + v) * VL
             units = max(0, min(H - unit, VL))
             row = w + (((first + v) % nv * H if gated else 0) + unit) * K
-            for k in range(K):
-                at = to + (k * nv + v) * VL
-                if units == VL:
-                    for lane in range(VL):
-                        at[lane] = row[lane * K + k]
-                else:
-                    for lane in range(units):
-                        at[lane] = row[lane * K + k]
-                    for lane in range(units, VL):
-                        at[lane] = 0
+            if units < VL:
+                for k in range(K):
+                    vstore(to + (k * nv + v) * VL, vzero())
+            k = 0
+            while k < K:
+                transpose(row + k, K, units, min(VL, K - k), to + (k * nv + v) * VL, nv * VL)
+                k += VL
         to += K * nv * VL
 
 
@@ -48,19 +56,18 @@ cdef void pack_bias(Packs* p, const real* b_ih, const real* b_hh) noexcept nogil
 cdef void unpack(const real* packed, Py_ssize_t K, Py_ssize_t H, Py_ssize_t panels, int nv, bint gated, int first,
                  real* w) noexcept nogil:
     """(panels, K, nv, VL) -> (G*H, K): what `pack` does, the other way round."""
-    cdef Py_ssize_t panel, unit, k, lane, units
+    cdef Py_ssize_t panel, unit, k, units
     cdef int v
-    cdef const real* at
     cdef real* row
     for panel in range(panels):
         for v in range(nv):
             unit = panel * VL if gated else (panel * nv + v) * VL
             units = max(0, min(H - unit, VL))
             row = w + (((first + v) % nv * H if gated else 0) + unit) * K
-            for k in range(K):
-                at = packed + (k * nv + v) * VL
-                for lane in range(units):
-                    row[lane * K + k] = at[lane]
+            k = 0
+            while k < K:
+                transpose(packed + (k * nv + v) * VL, nv * VL, min(VL, K - k), units, row + k, K)
+                k += VL
         packed += K * nv * VL
 
 

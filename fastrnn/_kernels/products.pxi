@@ -42,7 +42,7 @@ cdef void add_product(Py_ssize_t k_block, int nv, Py_ssize_t rows, Py_ssize_t K,
 
 
 # Rows that one product of gradients sums up: what they have of one panel stays in the first-level cache.
-cdef enum: OUTER_ROWS = 64
+cdef enum: OUTER_ROWS = 128
 
 
 cdef void add_outer(int nv, Py_ssize_t rows, const real** a, Py_ssize_t C, Py_ssize_t first, Py_ssize_t last,

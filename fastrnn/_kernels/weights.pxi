@@ -20,9 +20,11 @@ cdef size_t packs_size(const Packs* p) noexcept nogil:
     return p.panels * (PANEL + (p.I + p.H_out) * p.nv) * VL + p.panels_hr * p.H * PANEL * VL
 
 
-cdef void* new_packs(Packs* p) except NULL:
+cdef void* new_packs(Packs* p, size_t* bytes) except NULL:
     """Memory for packed weights, that `p` points into."""
-    cdef void* memory = aligned_new(packs_size(p) * sizeof(real))
+    cdef void* memory
+    bytes[0] = packs_size(p) * sizeof(real)
+    memory = aligned_new(bytes[0])
     if memory == NULL:
         raise MemoryError("no memory for packed weights")
     p.bias = <real*>memory
@@ -50,13 +52,14 @@ cdef class PackedWeights:
 
     cdef Packs packs
     cdef void* memory
+    cdef size_t bytes
     cdef Py_buffer view[5]
 
     def __cinit__(self, str cell, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None):
         """Arrays: C-contiguous, of this build's element type, shapes as in `cells.Weights`."""
         cdef Packs* p = &self.packs
         set_sizes(p, cell, w_ih, w_hh, w_hr)
-        self.memory = new_packs(p)
+        self.memory = new_packs(p, &self.bytes)
         acquire_weights(self.view, w_ih, w_hh, b_ih, b_hh, w_hr)
         with nogil:
             # GRU: z holds n r z hn, weights are stored as r z n; the input part goes to n r z, the other to r z hn.
@@ -67,7 +70,7 @@ cdef class PackedWeights:
         release_weights(self.view)
 
     def __dealloc__(self):
-        aligned_delete(self.memory)
+        aligned_delete(self.memory, self.bytes)
         release_weights(self.view)
 
     @property
@@ -104,6 +107,7 @@ cdef class BackwardWeights:
     cdef Packs sizes            # without weights
     cdef BackwardPacks packs
     cdef void* memory
+    cdef size_t bytes
     cdef Py_buffer view[5]
 
     def __cinit__(self, str cell, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None):
@@ -116,7 +120,8 @@ cdef class BackwardWeights:
         b.ldg = b.K + 16        # as with ldz
         b.panels_x, b.panels_h, b.panels_u = (p.I + wide - 1) // wide, (p.H_out + wide - 1) // wide, (p.H + wide - 1) // wide
         of_x, of_h = b.panels_x * b.K * wide, b.panels_h * b.K * wide
-        self.memory = aligned_new((of_x + of_h + b.panels_u * p.P * wide) * sizeof(real))
+        self.bytes = (of_x + of_h + b.panels_u * p.P * wide) * sizeof(real)
+        self.memory = aligned_new(self.bytes)
         if self.memory == NULL:
             raise MemoryError("no memory for packed weights")
         b.w_ih = <real*>self.memory
@@ -131,7 +136,7 @@ cdef class BackwardWeights:
         release_weights(self.view)
 
     def __dealloc__(self):
-        aligned_delete(self.memory)
+        aligned_delete(self.memory, self.bytes)
         release_weights(self.view)
 
     @property
@@ -168,12 +173,13 @@ cdef class WeightSums:
 
     cdef Packs packs
     cdef void* memory
+    cdef size_t bytes
     cdef Py_buffer view[5]
 
     def __cinit__(self, BackwardWeights weights):
         self.packs = weights.sizes
-        self.memory = new_packs(&self.packs)
-        memset(self.memory, 0, packs_size(&self.packs) * sizeof(real))
+        self.memory = new_packs(&self.packs, &self.bytes)
+        memset(self.memory, 0, self.bytes)
 
     def unpack(self, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None):
         """Write them to arrays as `PackedWeights` takes them."""
@@ -188,5 +194,5 @@ cdef class WeightSums:
         release_weights(self.view)
 
     def __dealloc__(self):
-        aligned_delete(self.memory)
+        aligned_delete(self.memory, self.bytes)
         release_weights(self.view)
