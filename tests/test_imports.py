@@ -35,7 +35,19 @@ ALLOWED = {
     "stream": {"sequence", "validate"},
     "checkpoint": {"atomic", "cells", "errors", "validate"},
     "layers": {"backends", "cells", "checkpoint", "errors", "packing", "sequence", "stream", "validate"},
-    "interop": {"_team", "fastrnn", "threads"},
+    "interop": {
+        "_team",
+        "backends",
+        "call",
+        "cells",
+        "errors",
+        "fastrnn",
+        "layers",
+        "packing",
+        "sequence",
+        "threads",
+        "vjp",
+    },
     "cli": {"atomic", "cells", "checkpoint", "config", "errors", "fastrnn"},
 }
 MAY_IMPORT_TORCH = ("interop/", "cli/engines.py")
