@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -56,16 +55,16 @@ def backward(
         Give up each part of the tape as soon as it has been used.
     """
     sizes, order = stack.sizes, tape.order
-    N = tape.x[0].shape[1]
-    D, L = sizes.directions, sizes.num_layers
+    N, D = tape.x[0].shape[1], sizes.directions
     if order is not None and dy is not None:
         dy = dy[:, order]
-    dh = sequence.initial(dh_n, (L * D, N, sizes.out_size), stack.dtype, order)
-    dc = sequence.initial(dc_n, (L * D, N, sizes.hidden_size), stack.dtype, order) if sizes.spec.has_c else None
-    run = _Run(stack, tape, dh, dc, wants_weights, per_sample)
+    n_stacked = sizes.num_layers * D
+    dh = sequence.initial(dh_n, (n_stacked, N, sizes.out_size), stack.dtype, order)
+    dc = sequence.initial(dc_n, (n_stacked, N, sizes.hidden_size), stack.dtype, order) if sizes.spec.has_c else None
+    run = _Run(stack, tape, dh, dc, wants_weights, per_sample and wants_weights)
     weights: list[Weights] = []
     dx: Array | None = None
-    for layer in reversed(range(L)):
+    for layer in range(sizes.num_layers - 1, -1, -1):
         dx, of_layer = run.layer(layer, dy, layer > 0 or wants_x)
         weights = of_layer + weights
         if dx is not None and layer - 1 in tape.kept:
@@ -82,6 +81,29 @@ def backward(
     return Result(dx, dh, dc, weights if wants_weights else None)
 
 
+class _Rows(NamedTuple):
+    """One layer in one direction, and all or some rows of the batch."""
+
+    segments: list[Segment]
+    x: Array  # (T, N, I)
+    dy: Array | None  # (T, N, H_out)
+    dx: Array | None  # (T, N, I)
+    dh: Array  # (N, H_out) INOUT
+    dc: Array | None  # (N, H) INOUT
+    lengths: Array | None
+    reset: Array | None
+
+    def each(self) -> list[_Rows]:
+        """Row by row."""
+        return [self._of(slice(n, n + 1)) for n in range(len(self.dh))]
+
+    def _of(self, rows: slice) -> _Rows:
+        x, dy, dx = (None if a is None else a[:, rows] for a in self[1:4])
+        dh, dc, lengths = (None if a is None else a[rows] for a in self[4:7])
+        reset = None if self.reset is None else self.reset[:, rows]
+        return _Rows([s.of(rows) for s in self.segments], x, dy, dx, dh, dc, lengths, reset)  # type: ignore[arg-type]
+
+
 class _Run(NamedTuple):
     """One call of `backward`."""
 
@@ -94,73 +116,70 @@ class _Run(NamedTuple):
 
     def layer(self, layer: int, dy: Array | None, wants_dx: bool) -> tuple[Array | None, list[Weights]]:
         """dy (T, N, D*H_out) -> dx (T, N, I) and the gradients of the weights of each direction."""
-        x, sizes = self.tape.x[layer], self.stack.sizes
-        D, H_out = sizes.directions, sizes.out_size
-        # Each direction writes a dx of its own, so that the sum has one order whether or not they run side by side.
+        x, D = self.tape.x[layer], self.stack.sizes.directions
         new = np.empty if self.tape.lengths is None else np.zeros  # nothing writes past a length
+        if D == 1:
+            dx = new(x.shape, x.dtype) if wants_dx else None
+            weights: list[Weights] = []
+            self._direction(layer, x, dy, dx, weights)
+            return dx, weights
+        # Each direction writes a dx of its own, so that the sum has one order whether or not they run side by side.
         dxs = [new(x.shape, x.dtype) if wants_dx else None for _ in range(D)]
-        found: list[list[Weights]] = [[] for _ in range(D)]
+        found: list[list[Weights]] = [[], []]
         tasks = []
-        for d in range(D):
-            part = None if dy is None else dy[:, :, d * H_out : (d + 1) * H_out]
+        for d, part in enumerate([None, None] if dy is None else np.split(dy, 2, axis=2)):
             tasks.append(partial(self._direction, layer * D + d, x, part, dxs[d], found[d]))
         with threads.team(sequence.direction_threads(self.stack, x)) as team:
             team.run_all(tasks)
-        dx = dxs[0]
-        if D == 2 and dx is not None:
-            dx += dxs[1]
-        if not self.wants_weights:
-            return dx, []
-        return dx, [_stacked(of_rows, x.shape[1]) if self.per_sample else of_rows[0] for of_rows in found]
+        if dxs[0] is not None:
+            dxs[0] += dxs[1]
+        return dxs[0], found[0] + found[1]
 
     def _direction(self, i: int, x: Array, dy: Array | None, dx: Array | None, found: list[Weights]) -> None:
-        backend, weights = self.stack.backend, self.tape.backward_weights[i]
-        for rows in self._row_groups(x.shape[1]):
-            sums = backend.new_sums(weights) if self.wants_weights else None
-            dh, dc = self.dh[i, rows], None if self.dc is None else self.dc[i, rows]
-            for steps, record in self._records(i, x[:, rows], rows):
-                backend.backward(
-                    weights,
-                    record,
-                    None if dy is None else dy[steps, rows],
-                    dh,
-                    dc,
-                    None if dx is None else dx[steps, rows],
-                    sums,
-                )
-            if sums is not None:
-                found.append(backend.weight_gradients(sums))
-
-    def _row_groups(self, N: int) -> list[slice]:
-        """The rows whose weights' gradients are added up."""
-        if not (self.per_sample and self.wants_weights):
-            return [slice(None)]
-        return [slice(n, n + 1) for n in range(N)] or [slice(None)]
-
-    def _records(self, i: int, x: Array, rows: slice) -> Iterator[tuple[slice, Record]]:
-        """What backends want to know of each segment, the last one first; steps that were not kept are run again."""
         tape = self.tape
-        lengths = None if tape.lengths is None else tape.lengths[rows]
-        reset = None if tape.reset is None else tape.reset[:, rows]
-        reverse = i % self.stack.sizes.directions == 1
-        for whole in reversed(tape.segments[i]):
-            steps = slice(whole.start, whole.stop)
-            inside = None if lengths is None else np.clip(lengths - whole.start, 0, whole.stop - whole.start)
-            options = {"lengths": inside, "reset": None if reset is None else reset[steps], "reverse": reverse}
-            segment = self._complete(i, whole.of(rows), x[steps], options)
-            assert segment.y is not None
-            yield steps, Record(x[steps], segment.y, segment.h, segment.c, segment.c_all, segment.gates, **options)
+        dc = None if self.dc is None else self.dc[i]
+        rows = _Rows(tape.segments[i], x, dy, dx, self.dh[i], dc, tape.lengths, tape.reset)
+        if not self.wants_weights:
+            self._through(i, rows, None)
+        elif self.per_sample:
+            of_rows = [self._gradients(i, row) for row in rows.each()] or [self._gradients(i, rows)]
+            found.append(_stacked(of_rows, x.shape[1]))
+        else:
+            found.append(self._gradients(i, rows))
 
-    def _complete(self, i: int, segment: Segment, x: Array, options: dict[str, Any]) -> Segment:
-        """The segment with everything in it: run again where it was not kept."""
-        if segment.y is not None:
-            return segment
+    def _gradients(self, i: int, rows: _Rows) -> Weights:
+        backend = self.stack.backend
+        sums = backend.new_sums(self.tape.backward_weights[i])
+        self._through(i, rows, sums)
+        return backend.weight_gradients(sums)
+
+    def _through(self, i: int, r: _Rows, sums: Any) -> None:
+        """All segments, the last one first."""
+        backend, weights = self.stack.backend, self.tape.backward_weights[i]
+        reverse = i % self.stack.sizes.directions == 1
+        if len(r.segments) == 1 and (s := r.segments[0]).y is not None:
+            record = Record(r.x, s.y, s.h, s.c, s.c_all, s.gates, r.lengths, r.reset, reverse)
+            backend.backward(weights, record, r.dy, r.dh, r.dc, r.dx, sums)
+            return
+        for segment in reversed(r.segments):
+            steps = slice(segment.start, segment.stop)
+            lengths = None if r.lengths is None else np.clip(r.lengths - steps.start, 0, steps.stop - steps.start)
+            reset, dy, dx = (None if a is None else a[steps] for a in (r.reset, r.dy, r.dx))
+            record = self._again(i, segment, r.x[steps], lengths, reset, reverse)
+            backend.backward(weights, record, dy, r.dh, r.dc, dx, sums)
+
+    def _again(
+        self, i: int, segment: Segment, x: Array, lengths: Array | None, reset: Array | None, reverse: bool
+    ) -> Record:
+        """Run steps again of which only the state before them was kept."""
         stack, (T, N, _) = self.stack, x.shape
         y = np.empty((T, N, stack.sizes.out_size), stack.dtype)
         c_all, gates = new_buffers(stack.backend, self.tape.backward_weights[i], y, segment.c)
         h, c = segment.h.copy(), None if segment.c is None else segment.c.copy()
-        stack.backend.forward(stack.prepared[i], x, y, h, c, **options, c_all=c_all, gates=gates)
-        return segment._replace(y=y, c_all=c_all, gates=gates)
+        stack.backend.forward(
+            stack.prepared[i], x, y, h, c, lengths=lengths, reset=reset, reverse=reverse, c_all=c_all, gates=gates
+        )
+        return Record(x, y, segment.h, segment.c, c_all, gates, lengths, reset, reverse)
 
 
 def _stacked(of_rows: list[Weights], N: int) -> Weights:

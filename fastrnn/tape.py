@@ -39,7 +39,8 @@ class Segment(NamedTuple):
     def of(self, rows: slice) -> Segment:
         """The same for some of the rows."""
         h, c, y, c_all, gates = (None if a is None else a[..., rows, :] for a in self[2:])
-        return self._replace(h=h, c=c, y=y, c_all=c_all, gates=gates)
+        assert h is not None
+        return Segment(self.start, self.stop, h, c, y, c_all, gates)
 
 
 class Tape:
@@ -81,7 +82,8 @@ class Tape:
 
     def holds(self, y: Array) -> bool:
         """Whether a later change of `y` would change the tape."""
-        return any(s.y is not None and np.may_share_memory(s.y, y) for segments in self.segments for s in segments)
+        last = self.segments[-1]
+        return self.every is None and last[0].y is not None and np.may_share_memory(last[0].y, y)
 
     def bounds(self, backend: Backend, T: int, reverse: bool) -> list[tuple[int, int]]:
         """First and last steps of the segments, in the order in which they are run."""

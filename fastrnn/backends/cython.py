@@ -138,21 +138,16 @@ def backward(
     sums: Sums | None,
 ) -> None:
     """See `backends.Backend.backward`."""
-    *arrays, reverse = record
-    n, split = _split(prepared.packed, *record.x.shape[:2], threads.get_num_threads())
+    packed, (T, N, _) = prepared.packed, record.x.shape
+    arrays = (*record[:8], dy, dx, dh, dc)
+    options = (None if sums is None else sums.packed, record.reverse, flush_denormals())
+    n, split = _split(packed, T, N, threads.get_num_threads())
+    if n == 1:
+        packed.backward(arrays, *options, 1, False)(0)
+        return
+    by_rows = split == "rows"
     with threads.team(n) as team:
-        parts = min(team.size, len(dh)) if split == "rows" else team.size
-        _run(
-            team,
-            prepared.packed.backward(
-                (*arrays, dy, dx, dh, dc),
-                None if sums is None else sums.packed,
-                reverse,
-                flush_denormals(),
-                max(parts, 1),
-                split == "rows",
-            ),
-        )
+        _run(team, packed.backward(arrays, *options, min(team.size, N) if by_rows else team.size, by_rows))
 
 
 def stepper(prepared: Sequence[Any], h: Array, c: Array | None) -> Any:
