@@ -26,8 +26,8 @@
 /* Large blocks that were given back, for whoever asks for that size next. The system gives memory page by page, each
    filled with zeros first: a training step of LSTM H=128 that packs its weights anew takes TIMING us with, and TIMING
    without. Nobody waits for the lock, so a fork while it is held does no harm. */
-#define KEPT_BLOCKS 8
-#define KEPT_BYTES ((size_t)32 << 20) /* in all */
+#define KEPT_BLOCKS 16
+#define KEPT_BYTES ((size_t)64 << 20) /* in all */
 
 static struct {
     volatile long lock;

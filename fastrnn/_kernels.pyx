@@ -19,7 +19,7 @@ Every element of z is added up in one order: bias, x in blocks of `k_block` with
 therefore the same to the last bit whatever the batch, the chunks of time, and whether it was streamed.
 """
 
-from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memset
 
 

@@ -326,13 +326,13 @@ INLINE vec vrelu_backward(vec y, vec dy)
 
 /* ---- the processor -------------------------------------------------------------------------------------------- */
 
-/* Into the second-level cache. asm: GCC 12 keeps accumulators in memory when the builtin is in the loop. */
+/* Into the first-level cache. asm: GCC 12 keeps accumulators in memory when the builtin is in the loop. */
 INLINE void vprefetch(const void *p)
 {
 #if GNU_C && defined(__SSE2__)
-    __asm__ volatile("prefetcht1 %0" : : "m"(*(const char *)p));
+    __asm__ volatile("prefetcht0 %0" : : "m"(*(const char *)p));
 #elif GNU_C
-    __builtin_prefetch(p, 0, 2);
+    __builtin_prefetch(p, 0, 3);
 #else
     (void)p;
 #endif

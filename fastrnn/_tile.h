@@ -125,7 +125,10 @@ INLINE void outer(const int columns, const int nv, const int nw, ptrdiff_t K, co
                   const real *const *a, ptrdiff_t c, real *sums) {
     vec acc[8][4];
     UNROLL for (int m = 0; m < columns; m++) {
-        UNROLL for (int v = 0; v < nv; v++) acc[m][v] = vzero();
+        UNROLL for (int v = 0; v < nv; v++) {
+            vprefetch(sums + (m * nw + v) * VL); /* LSTM N=32 H=512: 95 -> 100 GFLOP/s */
+            acc[m][v] = vzero();
+        }
     }
     for (ptrdiff_t k = 0; k < K; k++) {
         const real *row = a[k] + c;

@@ -99,5 +99,5 @@ def new_buffers(backend: Backend, weights: Any, y: Array, c: Array | None) -> tu
     """Empty `c_all` and `gates` for the steps of `y` (T, N, H_out)."""
     T, N, _ = y.shape
     width = backend.gates_width(weights)
-    c_all = None if c is None else np.empty((T, *c.shape), y.dtype)
-    return c_all, np.empty((T, N, width), y.dtype) if width else None
+    c_all = None if c is None else backend.empty((T, *c.shape), y.dtype)
+    return c_all, backend.empty((T, N, width), y.dtype) if width else None

@@ -95,6 +95,9 @@ class Backend(Protocol):
     def gates_width(self, prepared: Any) -> int:
         """Numbers for each step and row that `forward` keeps for `backward`; `prepared` is `prepare_backward`'s."""
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Memory for what is kept from the way forth to the way back: as `np.empty`, and perhaps faster."""
+
     def new_sums(self, prepared: Any) -> Any:
         """Zeros to which `backward` adds the gradients of the weights."""
 

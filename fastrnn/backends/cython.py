@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -109,6 +110,17 @@ def gates_width(prepared: BackwardWeights) -> int:
     """See `backends.Backend.gates_width`."""
     width: int = prepared.packed.gates_width
     return width
+
+
+_LARGE = 256 << 10  # bytes: HUGE_FROM of `_alloc.h`
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """See `backends.Backend.empty`."""
+    count = math.prod(shape)
+    if count * dtype.itemsize < _LARGE:
+        return np.empty(shape, dtype)
+    return np.frombuffer(kernels(dtype).Memory(count * dtype.itemsize), dtype).reshape(shape)
 
 
 class Sums(NamedTuple):

@@ -184,6 +184,10 @@ def gates_width(prepared: Prepared) -> int:
     return 0
 
 
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    return np.empty(shape, dtype)
+
+
 class Sums(NamedTuple):
     weights: Weights  # float64
     dtype: np.dtype[Any]
