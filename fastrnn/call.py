@@ -185,11 +185,12 @@ def _output_view(stack: Stack, out: Any, a: Arguments) -> Array:
 def returned(result: sequence.Result, a: Arguments) -> tuple[Any, Any, sequence.States | None]:
     """Output, final state and all states in the caller's shapes."""
     y, h_n, c_n, states = result
-    back = None if a.packed is None else a.packed.unsorted_indices
-    if back is not None and states is not None:
-        states = sequence.States(states.h[:, :, back], None if states.c is None else states.c[:, :, back])
-    if not a.batched and states is not None:
-        states = sequence.States(states.h[:, :, 0], None if states.c is None else states.c[:, :, 0])
+    if a.packed is None and a.batched:
+        return y.swapaxes(0, 1) if a.swap else y, h_n if c_n is None else (h_n, c_n), states
+    if states is not None:
+        back = None if a.packed is None else a.packed.unsorted_indices
+        rows: Any = 0 if not a.batched else slice(None) if back is None else back
+        states = sequence.States(states.h[:, :, rows], None if states.c is None else states.c[:, :, rows])
     return sequence_back(y, a), state_back(h_n, c_n, a), states
 
 

@@ -118,14 +118,19 @@ def forward(
     steps = 0 if dropout or (tape and tape.every) else _wavefront_steps(stack, T, N)
     if steps:
         outputs = [x, *(new(y_last.shape, x.dtype) for _ in range(last)), y_last]
-        for layer in range(last + 1):
-            run.begin(layer, outputs[layer], outputs[layer + 1])
+        if tape is not None:
+            for layer in range(last + 1):
+                run.begin(tape, layer, outputs[layer], outputs[layer + 1])
         _wavefront(run, outputs, steps)
     else:
         for layer in range(last + 1):
             y = y_last if layer == last else new(y_last.shape, x.dtype)
-            run.begin(layer, x, y)
-            _directions(run, layer, x, y)
+            if tape is not None:
+                run.begin(tape, layer, x, y)
+            if D == 1:
+                run.layer(layer, x, y)
+            else:
+                _directions(run, layer, x, y)
             x = y
             if dropout and layer < last:
                 keep = _drawn(y.shape, dropout, rng)
@@ -149,11 +154,9 @@ class _Run(NamedTuple):
     reset: Array | None
     tape: Tape | None
 
-    def begin(self, layer: int, x: Array, y: Array) -> None:
+    def begin(self, tape: Tape, layer: int, x: Array, y: Array) -> None:
         """Note what the tape keeps of a layer; with `tape.every` the rest follows as it is run."""
-        tape, D = self.tape, self.stack.sizes.directions
-        if tape is None:
-            return
+        D = self.stack.sizes.directions
         tape.x.append(x)
         if tape.every is None:
             for i in range(layer * D, (layer + 1) * D):
@@ -166,21 +169,24 @@ class _Run(NamedTuple):
         """Run layer and direction `i` over all steps, x (T, N, I) -> y (T, N, D*H_out)."""
         tape = self.tape
         if tape is None or tape.every is None:
-            self.steps(i, x, y, 0, len(x))
+            self.steps(i, x, y)
             return
         for a, b in tape.bounds(self.stack.backend, len(x), i % self.stack.sizes.directions == 1):
             tape.segments[i].append(Segment(a, b, *self._state(i)))
             self.steps(i, x, y, a, b)
 
-    def steps(self, i: int, x: Array, y: Array, start: int, stop: int) -> None:
+    def steps(self, i: int, x: Array, y: Array, start: int = 0, stop: int | None = None) -> None:
         """Run some of the steps."""
-        stack, states, lengths, reset = self.stack, self.states, self.lengths, self.reset
-        y = self._output(i, y)
-        c_all = None if states is None or states.c is None else states.c[i, 1:]
-        gates = None
-        if self.tape is not None and self.tape.every is None:
-            c_all, gates = self.tape.segments[i][0][-2:]
-        if stop - start < len(x):
+        stack, h_n, c_n, states, lengths, reset, tape = self
+        D = stack.sizes.directions
+        if D == 2:
+            y = self._output(i, y)
+        c_all = gates = None
+        if states is not None and states.c is not None:
+            c_all = states.c[i, 1:]
+        if tape is not None and tape.every is None:
+            c_all, gates = tape.segments[i][0][-2:]
+        if stop is not None:
             x, y = x[start:stop], y[start:stop]
             lengths = None if lengths is None else np.clip(lengths - start, 0, stop - start)
             reset = None if reset is None else reset[start:stop]
@@ -190,11 +196,11 @@ class _Run(NamedTuple):
             stack.prepared[i],
             x,
             y,
-            self.h_n[i],
-            None if self.c_n is None else self.c_n[i],
+            h_n[i],
+            None if c_n is None else c_n[i],
             lengths=lengths,
             reset=reset,
-            reverse=i % stack.sizes.directions == 1,
+            reverse=i % D == 1,
             c_all=c_all,
             gates=gates,
         )
@@ -218,9 +224,6 @@ def direction_threads(stack: Stack, x: Array) -> int:
 
 
 def _directions(run: _Run, layer: int, x: Array, y: Array) -> None:
-    if run.stack.sizes.directions == 1:
-        run.layer(layer, x, y)
-        return
     with threads.team(direction_threads(run.stack, x)) as team:
         team.run_all([partial(run.layer, 2 * layer + d, x, y) for d in (0, 1)])
 

@@ -4,8 +4,8 @@
 # step and row: a step turns dh into dgx and dgh, and dgh into the dh of the step before. Then three products over all
 # rows of the chunk give dx and add to the gradients of the weights. Those never exist for more than a chunk.
 #
-# Chunks are counted from the first step that was run, and each sum has one order: whoever cuts a sequence at whole chunks
-# and goes back through the pieces one after the other gets the same bits, whatever the number of threads.
+# Chunks are counted from the first step that was run, and each sum has one order: whoever cuts a sequence at whole
+# chunks and goes back through the pieces one after the other gets the same bits, whatever the number of threads.
 
 
 # Steps of a chunk are a power of two, at most CHUNK_STEPS, so that chunks of every batch size fit into CHUNK_STEPS.
@@ -173,7 +173,8 @@ cdef void backward(const Packs* p, const BackwardPacks* w, const Back* b, BackSc
         leave_back(p, b, s, a, n)
 
 
-cdef Py_ssize_t set_rows(const Back* b, BackScratch* s, Py_ssize_t start, Py_ssize_t steps, Py_ssize_t N) noexcept nogil:
+cdef Py_ssize_t set_rows(const Back* b, BackScratch* s, Py_ssize_t start, Py_ssize_t steps,
+                         Py_ssize_t N) noexcept nogil:
     """Number the rows of a chunk's steps that are running, and note where x and the states before are; the last N."""
     cdef const Run* run = &b.run
     cdef Py_ssize_t j, t, n, r = 0
@@ -261,7 +262,8 @@ cdef void gates_back(const Packs* p, const BackwardPacks* w, const Back* b, Back
 cdef void products_back(const Packs* p, const BackwardPacks* w, const Back* b, BackScratch* s, const Part* a,
                         Py_ssize_t start, Packs* sums) noexcept nogil:
     """What all rows of a chunk give: dx, and their part of the gradients of the weights."""
-    cdef Py_ssize_t R = s.first[s.steps], first = R * a.index // a.parts, last = R * (a.index + 1) // a.parts, r, j, n, t
+    cdef Py_ssize_t R = s.first[s.steps], first = R * a.index // a.parts, last = R * (a.index + 1) // a.parts
+    cdef Py_ssize_t r, j, n, t
     cdef const Run* run = &b.run
     if b.dx != NULL and first < last:
         for r in range(first, last):

@@ -1,16 +1,16 @@
 # The cells on the way back: what the gates of one panel were, and dh -> the gradients of the pre-activations.
 #
 # dgx and dgh are the gradients of the input part and of the recurrent part; they differ in GRU's n gate only. Rows are
-# those of the caller's arrays, so the last panel's are loaded in part: `count` units. `dh` is used up: what is left in it
-# is what reaches h_prev past the recurrent weights.
+# those of the caller's arrays, so the last panel's are loaded in part: `count` units. `dh` is used up: what is left in
+# it is what reaches h_prev past the recurrent weights.
 
 
 cdef inline vec vload_some(const real* a, Py_ssize_t count) noexcept nogil:
     return vload(a) if count >= VL else vload_part(a, count)
 
 
-cdef inline void lstm_cell_backward(const real* gates, const real* c_new, const real* c_prev, Py_ssize_t count, real* dh,
-                                    real* dc, real* dgx, real* u) noexcept nogil:
+cdef inline void lstm_cell_backward(const real* gates, const real* c_new, const real* c_prev, Py_ssize_t count,
+                                    real* dh, real* dc, real* dgx, real* u) noexcept nogil:
     """u = o tanh(c'), where it is asked for."""
     cdef vec i = vload(gates), f = vload(gates + VL), g = vload(gates + 2 * VL), o = vload(gates + 3 * VL)
     cdef vec one = vset(1), tanh_c = vtanh(vload_some(c_new, count)), d = vload(dh)

@@ -130,7 +130,8 @@ cdef void forward(const Packs* p, const Run* run, Scratch* s, Part* a) noexcept 
                 moved = reset_rows(p, run, s, a, now, t, N) or moved
             if moved:
                 wait(a)     # the product below reads every unit's state
-            step(p, s, a, N, s.z + s.first[j] * p.ldz, now, gates_at(run, t), run.gates_n)
+            step(p, s, a, N, s.z + s.first[j] * p.ldz, now, run.gates != NULL, run.gates + t * run.gates_t,
+                 run.gates_n)
             now = 1 - now
             wait(a)
             dropped = a.parts > 1 and drops_out(a)
@@ -173,15 +174,12 @@ cdef Py_ssize_t input_part(const Packs* p, const Run* run, Scratch* s, const Par
             copy_row(s.z + r * p.ldz + column, p.bias + column, columns)
             r += 1
     s.first[steps] = r
-    add_product(p.k_block, p.nv, r, p.I, a.panel_end - a.panel, p.w_ih + a.panel * p.I * p.nv * VL, s.rows, s.z + column, p.ldz)
+    add_product(p.k_block, p.nv, r, p.I, a.panel_end - a.panel, p.w_ih + a.panel * p.I * p.nv * VL, s.rows,
+                s.z + column, p.ldz)
     return N
 
 
-cdef inline char* gates_at(const Run* run, Py_ssize_t t) noexcept nogil:
-    return run.gates + t * run.gates_t if run.gates != NULL else NULL
-
-
-cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int now, char* gates,
+cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int now, bint keep, char* gates,
                Py_ssize_t gates_n) noexcept nogil:
     """One step of N rows: h[now], c -> h[1 - now], c.
 
@@ -198,7 +196,7 @@ cdef void step(const Packs* p, Scratch* s, Part* a, Py_ssize_t N, real* z, int n
         add_product(p.k_block, p.nv, N, p.H_out, panels, p.w_hh + first * p.H_out * p.nv * VL, s.h_rows[now],
                     z + first * PANEL * VL + shift, p.ldz)
         for panel in range(first, first + panels):
-            cell(p, panel, N, z, s.h[now], s.c, h, ldh, s.ldc, gates, gates_n)
+            cell(p, panel, N, z, s.h[now], s.c, h, ldh, s.ldc, keep, gates, gates_n)
     if p.P:
         wait(a)
         first, panels = a.hr_panel, a.hr_panel_end - a.hr_panel

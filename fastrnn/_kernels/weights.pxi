@@ -118,7 +118,8 @@ cdef class BackwardWeights:
         set_sizes(p, cell, w_ih, w_hh, w_hr)
         b.K = p.panels * p.nv * VL
         b.ldg = b.K + 16        # as with ldz
-        b.panels_x, b.panels_h, b.panels_u = (p.I + wide - 1) // wide, (p.H_out + wide - 1) // wide, (p.H + wide - 1) // wide
+        b.panels_x, b.panels_h = (p.I + wide - 1) // wide, (p.H_out + wide - 1) // wide
+        b.panels_u = (p.H + wide - 1) // wide
         of_x, of_h = b.panels_x * b.K * wide, b.panels_h * b.K * wide
         self.bytes = (of_x + of_h + b.panels_u * p.P * wide) * sizeof(real)
         self.memory = aligned_new(self.bytes)
@@ -164,7 +165,7 @@ cdef class BackwardWeights:
         return sizeof(real)
 
     def backward(self, arrays, WeightSums sums, bint reverse, bint flush, int parts, bint by_rows):
-        """All steps for a caller and parts - 1 further threads, that share rows or units; arrays as in `BackwardRun`."""
+        """All steps for a caller and parts - 1 further threads, which share rows or units; see `BackwardRun`."""
         return BackwardRun(self, arrays, sums, reverse, flush, parts, by_rows)
 
 
