@@ -17,6 +17,9 @@ panel, it adds the recurrent part, and the cell turns the panel's z into the new
 
 Every element of z is added up in one order: bias, x in blocks of `k_block` with k ascending, h likewise. A result is
 therefore the same to the last bit whatever the batch, the chunks of time, and whether it was streamed.
+
+The way back, `_kernels/backward_loop.pxi`, has products of the same kind: gate gradients, in panels as well, times the
+weights by columns; and sums of the weights' gradients that lie as the packed weights do.
 """
 
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer

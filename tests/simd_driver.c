@@ -172,6 +172,15 @@ static void lanes(void)
         for (int i = 0; i < VL + 2; i++)
             check(out[i] == (i >= 1 && i <= n ? a[i] : -1), "vstore_part", n);
     }
+    for (int n = 1; n <= VL; n++) {
+        static real exact[VL]; /* as long as what may be read */
+        memset(exact, 0, sizeof exact);
+        for (int i = 0; i < n; i++)
+            exact[VL - n + i] = (real)(i + 1);
+        vstore(out, vload_part(exact + VL - n, n));
+        for (int i = 0; i < VL; i++)
+            check(same(out[i], i < n ? (real)(i + 1) : 0), "vload_part", n);
+    }
     static const real values[] = {0, -(real)0, 1, (real)-2.5, INFINITY};
     for (size_t k = 0; k < sizeof values / sizeof *values; k++) {
         vstore(out, vset(values[k]));
@@ -192,6 +201,33 @@ static void lanes(void)
     for (int i = 0; i < VL; i++)
         check(out[i] == (i % 2 ? 3 * (1 + d) + (real)i : FUSED ? -d * d : 0), "vfma", i);
     vprefetch(a);
+}
+
+static void relu_backward(void)
+{
+    static const real inf = INFINITY;
+    const real y[] = {2, 0, -(real)0, -1, inf - inf, inf}, expected[] = {7, 0, 0, 0, 7, 7};
+    static real in[VL], out[VL];
+    for (size_t k = 0; k < sizeof y / sizeof *y; k++) {
+        vstore(in, vset(y[k]));
+        vstore(out, vrelu_backward(vload(in), vset(7)));
+        for (int lane = 0; lane < VL; lane++)
+            check(same(out[lane], expected[k]), "relu backward", y[k]);
+    }
+}
+
+static void transposes(void)
+{
+    enum { LDA = VL + 3, LDT = VL + 1 };
+    static real a[VL * LDA], to[VL * LDT];
+    for (int i = 0; i < VL * LDA; i++)
+        a[i] = (real)i;
+    for (int i = 0; i < VL * LDT; i++)
+        to[i] = -1;
+    vtranspose(a, LDA, to, LDT);
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < LDT && j * LDT + i < VL * LDT; j++)
+            check(to[i * LDT + j] == (j < VL ? a[j * LDA + i] : -1), "vtranspose", i);
 }
 
 static void flushing(void)
@@ -234,6 +270,8 @@ int main(int argc, char **argv)
     uint64_t stride = argc > 1 ? strtoull(argv[1], NULL, 10) : 1021;
     printf("float%d, %d lanes, %s\n", FASTRNN_REAL, VL, FUSED ? "fused" : "not fused");
     lanes();
+    relu_backward();
+    transposes();
     flushing();
     special_values();
     sweep(stride ? stride : 1);

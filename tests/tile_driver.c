@@ -104,6 +104,40 @@ static void check_tiles(int K)
     check_tile((shape){1, 3, 2}, K);
 }
 
+/* sums[m][v] += a[k][c + m] g[k][v], k ascending from zero */
+static void check_outer(int columns, int nv, int K)
+{
+    enum { C = 3, LDA = 16, LDG = 4 * VL + 3 };
+    static real a[K_MAX][LDA], g[K_MAX * LDG], sums[ROWS_MAX * 4 * VL + 2], expected[ROWS_MAX * 4 * VL + 2];
+    const real *rows[K_MAX];
+    for (int k = 0; k < K_MAX; k++) {
+        for (int i = 0; i < LDA; i++)
+            a[k][i] = k < K && i >= C && i < C + columns ? number() : (real)NAN;
+        for (int i = 0; i < LDG; i++)
+            g[k * LDG + i] = k < K && i < nv * VL ? number() : (real)NAN;
+        rows[k] = a[k];
+    }
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
+        sums[i] = expected[i] = number();
+    for (int m = 0; m < columns; m++)
+        for (int i = 0; i < nv * VL; i++) {
+            real sum = 0;
+            for (int k = 0; k < K; k++)
+                sum = multiply_add(a[k][C + m], g[k * LDG + i], sum);
+            expected[1 + m * nv * VL + i] += sum;
+        }
+    (nv == 4 ? outer_4 : outer_3)(columns, K, g, LDG, rows, C, sums + 1);
+    check(memcmp(sums, expected, sizeof sums) == 0, "outer: not the same bits", (shape){columns, nv, 1}, K);
+}
+
+static void check_outers(int K)
+{
+    for (int columns = 1; columns <= ROWS_4; columns++)
+        check_outer(columns, 4, K);
+    for (int columns = 1; columns <= ROWS_3; columns++)
+        check_outer(columns, 3, K);
+}
+
 static void check_memory(void)
 {
     static const size_t sizes[] = {0, 1, HUGE_FROM - 1, HUGE_FROM, HUGE_PAGE + 1};
@@ -114,6 +148,20 @@ static void check_memory(void)
             p[0] = p[sizes[i] - 1] = 1;
         aligned_delete(p, sizes[i]);
     }
+    /* A large block that was given back is the next one of its size; each is handed out once; not too many are kept. */
+    void *blocks[KEPT_BLOCKS + 1], *again;
+    size_t large = (KEPT_BYTES / KEPT_BLOCKS - 1) & ~(HUGE_PAGE - 1);
+    for (int i = 0; i <= KEPT_BLOCKS; i++)
+        blocks[i] = aligned_new(large);
+    for (int i = 0; i <= KEPT_BLOCKS; i++)
+        aligned_delete(blocks[i], large);
+    check(kept.bytes <= KEPT_BYTES, "kept too much", (shape){0, 0, 0}, (int)(kept.bytes >> 20));
+    again = aligned_new(large);
+    check(again == blocks[0], "a kept block is not used again", (shape){0, 0, 0}, 0);
+    blocks[0] = aligned_new(large);
+    check(blocks[0] != NULL && blocks[0] != again, "one block for two", (shape){0, 0, 0}, 0);
+    aligned_delete(again, large);
+    aligned_delete(blocks[0], large);
     for (size_t less = 0; less < 3; less++) {
         volatile size_t bytes = (size_t)-1 - less * (HUGE_PAGE / 2);
         void *p = aligned_new(bytes);
@@ -137,9 +185,9 @@ static void check_meeting(void)
 int main(void)
 {
     for (int K = 1; K <= 9; K++)
-        check_tiles(K);
-    check_tiles(127);
-    check_tiles(128);
+        check_tiles(K), check_outers(K);
+    check_tiles(127), check_outers(127);
+    check_tiles(128), check_outers(128);
     check_memory();
     check_meeting();
     printf("float%d, %d lanes, %s, tiles of %d and %d rows: %d of %d checks failed\n", FASTRNN_REAL, VL,
