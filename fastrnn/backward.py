@@ -142,10 +142,23 @@ class _Run(NamedTuple):
         if not self.wants_weights:
             self._through(i, rows, None)
         elif self.per_sample:
-            of_rows = [self._gradients(i, row) for row in rows.each()] or [self._gradients(i, rows)]
-            found.append(_stacked(of_rows, x.shape[1]))
+            found.append(self._row_by_row(i, rows))
         else:
             found.append(self._gradients(i, rows))
+
+    def _row_by_row(self, i: int, rows: _Rows) -> Weights:
+        """The gradients of the weights with a leading axis N."""
+        N = len(rows.dh)
+        stacked: Weights | None = None
+        for n, row in enumerate(rows.each() or [rows]):
+            weights = self._gradients(i, row)
+            if stacked is None:
+                stacked = weights.each(lambda w: np.empty((N, *w.shape), w.dtype))
+            for to, w in zip(stacked, weights, strict=True):
+                if to is not None and w is not None and N:
+                    to[n] = w
+        assert stacked is not None
+        return stacked
 
     def _gradients(self, i: int, rows: _Rows) -> Weights:
         backend = self.stack.backend
@@ -180,9 +193,3 @@ class _Run(NamedTuple):
             stack.prepared[i], x, y, h, c, lengths=lengths, reset=reset, reverse=reverse, c_all=c_all, gates=gates
         )
         return Record(x, y, segment.h, segment.c, c_all, gates, lengths, reset, reverse)
-
-
-def _stacked(of_rows: list[Weights], N: int) -> Weights:
-    """With a leading axis N."""
-    names = [name for name, w in of_rows[0]._asdict().items() if w is not None]
-    return Weights(**{name: np.stack([getattr(w, name) for w in of_rows])[:N] for name in names})
