@@ -6,6 +6,7 @@ fastrnn/cli/timing.py). The default takes under 20 minutes, --quick about two.
 
   python asv_bench/compare.py --json results.json --roofline --plot docs/img
   python asv_bench/compare.py --only cell=LSTM B=1 H=64,256
+  python asv_bench/compare.py --parts training --json training.json --plot docs/img
   python asv_bench/compare.py --read results.json --plot docs/img
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ENGINES = ("fastrnn", "torch", "onnxruntime", "openvino", "jax")
-PARTS = ("imports", "sequences", "streams", "starts")
+PARTS = ("imports", "sequences", "streams", "training", "starts")
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ BATCH_STEPS = {8: 100, 32: 50, 256: 20}
 class Grid(NamedTuple):
     sequences: list[Problem]  # one call over T steps
     streams: list[Problem]  # T calls, each of one step
+    training: list[Problem]  # forward and backward over T steps
     starts: list[Problem]  # a layer made and called once
 
 
@@ -21,13 +22,17 @@ def quick() -> Grid:
     sequences = single(H=(16, 64, 256), T=(100,), one_feature=False) + [
         Problem(cell, 20, 32, 256, 256) for cell in SPECS
     ]
-    return Grid(sequences, streams(H=(16, 64, 256)), starts(("LSTM",), H=(64, 256), T=(10,)))
+    trained = single(H=(16, 32, 64, 256), T=(100,), one_feature=False) + [Problem(c, 20, 32, 256, 256) for c in SPECS]
+    return Grid(sequences, streams(H=(16, 64, 256)), trained, starts(("LSTM",), H=(64, 256), T=(10,)))
 
 
 def default() -> Grid:
     sequences = single(H=powers(8, 1024), T=(1, 10, 100, 1000)) + batches(N=(8, 32, 256), H=(128, 256, 512))
     return Grid(
-        sequences, streams(H=(16, 32, 64, 128, 256, 512)), starts(("LSTM",), H=(16, 64, 256, 1024), T=(1, 10, 100))
+        sequences,
+        streams(H=(16, 32, 64, 128, 256, 512)),
+        training(H=powers(16, 512)),
+        starts(("LSTM",), H=(16, 64, 256, 1024), T=(1, 10, 100)),
     )
 
 
@@ -37,7 +42,7 @@ def full() -> Grid:
     sequences = single(H=H, T=(1, 10, 100, 1000))
     sequences += [Problem(cell, 100, 1, 4, h) for cell, h in product(SPECS, H)]
     sequences += batches(N=(2, 5, 8, 16, 32, 64, 256), H=[h for h in H if h >= 16])
-    return Grid(sequences, streams(H=H), starts(SPECS, H=powers(8, 1024), T=(1, 10, 100)))
+    return Grid(sequences, streams(H=H), training(H=H), starts(SPECS, H=powers(8, 1024), T=(1, 10, 100)))
 
 
 def powers(first: int, last: int) -> tuple[int, ...]:
@@ -56,6 +61,14 @@ def batches(*, N: Sequence[int], H: Sequence[int]) -> list[Problem]:
 
 def streams(*, H: Sequence[int]) -> list[Problem]:
     return [Problem(cell, 20, 1, h, h) for cell, h in product(SPECS, H)]
+
+
+def training(*, H: Sequence[int]) -> list[Problem]:
+    """One sequence at every size, and the batches of the targets."""
+    batched = [(100, 16, 64), (100, 8, 256), (50, 32, 128), (50, 32, 256), (20, 32, 512)]
+    return single(H=H, T=(100,), one_feature=False) + [
+        Problem(c, t, n, h, h) for c, (t, n, h) in product(SPECS, batched)
+    ]
 
 
 def starts(cells: Iterable[str], *, H: Sequence[int], T: Sequence[int]) -> list[Problem]:

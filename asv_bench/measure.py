@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import tables
+import training
 from grid import Grid
 from machine import load, machine
 from peers import OPENERS
@@ -39,6 +40,7 @@ def run(grid: Grid, parts: Sequence[str], threads: int, names: Sequence[str], ef
             "imports": imported(found, effort),
             "sequences": sequences(grid.sequences, engines, effort),
             "streams": streams(grid.streams, found, threads, effort),
+            "training": trained(grid.training, found, effort),
             "starts": starts(grid.starts, engines, effort),
         }
         for part in parts:
@@ -68,6 +70,18 @@ def streams(problems: Sequence[Problem], engines: Sequence[str], threads: int, e
         yield row_of(problem, settled(calls, rounds=effort.rounds, budget=effort.seconds), errors, 1)
 
 
+def trained(problems: Sequence[Problem], engines: Sequence[str], effort: Effort) -> Iterator[Results]:
+    with training.recording(engines):
+        for problem in problems:
+            runs, true = training.trainings(problem, engines), training.truth(problem)
+            of_each = {name: training.errors(run(), true) for name, run in runs.items()}
+            errors = checked(problem, {name: max(found.values()) for name, found in of_each.items()})
+            row = row_of(problem, settled(runs, rounds=effort.rounds, budget=effort.seconds), errors, problem.T)
+            us = row["us_per_step"]
+            over = {name: us["torch"] / us[name] for name in training.OURS if {name, "torch"} <= us.keys()}
+            yield row | {"torch_ratio": over, "error_of_each": of_each}
+
+
 def starts(problems: Sequence[Problem], engines: Sequence[Engine], effort: Effort) -> Iterator[Results]:
     for problem in problems:
         found = first_calls(problem, engines, effort.repeat)
@@ -92,7 +106,7 @@ def size_of(problem: Problem) -> Results:
 
 def row_of(problem: Problem, timings: Mapping[str, Timing], errors: Mapping[str, float], steps: int) -> Results:
     us = {name: timing.seconds / steps * 1e6 for name, timing in timings.items()}
-    peers = [name for name in us if name != "fastrnn"]
+    peers = [name for name in us if not name.startswith("fastrnn")]
     best = min(peers, key=us.__getitem__, default=None)
     return size_of(problem) | {
         "us_per_step": us,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,11 +56,13 @@ def open_jax(threads: int) -> Iterator[Engine]:
     yield Engine("jax", jax.__version__, sequence)
 
 
-def jax_cell(problem: Problem) -> tuple[Callable[..., Any], Any, Callable[..., Any]]:
+def jax_cell(
+    problem: Problem, weights: Iterable[Any] | None = None
+) -> tuple[Callable[..., Any], Any, Callable[..., Any]]:
     """``cell(state, gx) -> (state, y)``, the initial state, and ``project(x) -> gx``."""
     jax = imported("jax")
     np = jax.numpy
-    w_ih, w_hh, b_ih, b_hh = (np.asarray(w) for w in problem.weights.values())
+    w_ih, w_hh, b_ih, b_hh = map(np.asarray, problem.weights.values() if weights is None else weights)
     zeros = np.zeros((problem.N, problem.H), "float32")
 
     def rnn(h: Any, gx: Any) -> Any:

@@ -1,8 +1,9 @@
-"""The two pictures: time of a step against hidden size, and throughput against batch; one panel for each cell."""
+"""Two pictures of each part: time of a step against hidden size, throughput against batch; a panel for each cell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from roofline import operations
 from tables import problem_of
+from training import MODULES
 
 from fastrnn.cli.engines import SPECS
 
@@ -20,10 +22,17 @@ Results = dict[str, Any]
 # Okabe and Ito's colours, which colour-blind readers tell apart; markers say the same once more.
 STYLES: dict[str, dict[str, Any]] = {
     "fastrnn": {"color": "#0072B2", "marker": "o", "linewidth": 2.4, "zorder": 3},
+    MODULES: {"color": "#56B4E9", "marker": "P", "linestyle": "--"},
     "torch": {"color": "#D55E00", "marker": "s"},
     "onnxruntime": {"color": "#009E73", "marker": "^"},
     "openvino": {"color": "#CC79A7", "marker": "D"},
     "jax": {"color": "#E69F00", "marker": "v"},
+}
+#: By part: names of both files, what the title adds, and how often the layer's products are multiplied and added: on
+#: the way back once more for dx and dh, and once for the weights' gradients.
+PICTURES = {
+    "sequences": ("time_per_step", "throughput", "", 1),
+    "training": ("training_time_per_step", "training_throughput", ", forward and backward", 3),
 }
 STEPS = 100  # of the one sequence that is drawn
 BATCH_H = 256
@@ -42,35 +51,46 @@ RC: dict[Any, Any] = {
 
 
 def draw(results: Results, folder: Path, suffix: str = "svg") -> list[Path]:
-    """Write both pictures into `folder`; their paths."""
+    """Write the pictures of those parts that there are into `folder`; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     threads = results["threads"]
     subtitle = f"{results['machine']['processor']}, {threads} thread{'s' * (threads > 1)}, float32"
-    rows = [row for row in results.get("sequences", []) if row["I"] == row["H"]]
-    single = [row for row in rows if row["B"] == 1 and row["T"] == STEPS]
-    batched = [row for row in rows if row["H"] == BATCH_H and (row["B"] > 1 or row["T"] == STEPS)]
     name = "" if threads == 1 else f"_{threads}_threads"
+    paths = []
     with matplotlib.rc_context(RC):
-        return [
-            _picture(
-                folder / f"time_per_step{name}.{suffix}",
-                single,
-                x="H",
-                y=lambda row, engine: row["us_per_step"][engine],
-                labels=("hidden size", "µs per step"),
-                log=True,
-                title=f"One sequence of {STEPS} steps: time per step (less is better). {subtitle}",
-            ),
-            _picture(
-                folder / f"throughput{name}.{suffix}",
-                batched,
-                x="B",
-                y=lambda row, engine: operations(problem_of(row)) / row["us_per_step"][engine] / 1e3,
-                labels=("batch", "GFLOP/s"),
-                title=f"{BATCH_H} hidden units: throughput (more is better). {subtitle}",
-                peak=results["roof"]["peak"] / 1e9 if "roof" in results else None,
-            ),
-        ]
+        for part, (of_single, of_batches, what, passes) in PICTURES.items():
+            rows = [row for row in results.get(part, []) if row["I"] == row["H"]]
+            single = [row for row in rows if row["B"] == 1 and row["T"] == STEPS]
+            batched = [row for row in rows if row["H"] == BATCH_H and (row["B"] > 1 or row["T"] == STEPS)]
+            if single:
+                paths.append(
+                    _picture(
+                        folder / f"{of_single}{name}.{suffix}",
+                        single,
+                        x="H",
+                        y=lambda row, engine: row["us_per_step"][engine],
+                        labels=("hidden size", "µs per step"),
+                        log=True,
+                        title=f"One sequence of {STEPS} steps{what}: time per step (less is better). {subtitle}",
+                    )
+                )
+            if batched:
+                paths.append(
+                    _picture(
+                        folder / f"{of_batches}{name}.{suffix}",
+                        batched,
+                        x="B",
+                        y=partial(_gflops, passes),
+                        labels=("batch", "GFLOP/s"),
+                        title=f"{BATCH_H} hidden units{what}: throughput (more is better). {subtitle}",
+                        peak=results["roof"]["peak"] / 1e9 if "roof" in results else None,
+                    )
+                )
+    return paths
+
+
+def _gflops(passes: int, row: Results, engine: str) -> float:
+    return passes * operations(problem_of(row)) / row["us_per_step"][engine] / 1e3
 
 
 def _picture(

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from machine import line
 from roofline import Roof, bound
+from training import FLOOR as GRADIENT_FLOOR
+from training import OURS, TARGETS
 
 from fastrnn.cli.engines import Problem
 
@@ -23,6 +25,7 @@ TITLES = {
     "imports": "Import, each in a fresh process",
     "sequences": "us per step (largest error)",
     "streams": "One step per call, the state kept: us per call (largest error)",
+    "training": "Forward and backward, all gradients: us per step (largest error, in units of max(1, largest value))",
     "starts": "A new layer: ms to make it + ms of the first call (of a later one)",
 }
 
@@ -43,7 +46,7 @@ def print_settings(results: Results) -> None:
 
 def print_rows(part: str, rows: Iterable[Results]) -> None:
     """As they come."""
-    formatted = {"imports": _import, "sequences": _sequence, "streams": _stream, "starts": _start}[part]
+    formatted = FORMATTED[part]
     widths: list[int] = []
     for row in rows:
         cells = formatted(row)
@@ -98,10 +101,27 @@ def _import(row: Results) -> dict[str, str]:
     }
 
 
+def _trained(row: Results) -> dict[str, str]:
+    cells = {name: str(row[name]) for name in SIZE if name != "I"} | _timed(row)
+    for ours, ratio in row["torch_ratio"].items():
+        asked = _asked(row, ours)
+        verdict = "" if asked is None else f" (asked {asked:g})" if ratio >= asked else f" (MISSED {asked:g})"
+        cells[f"torch / {ours}"] = f"{ratio:.2f}{verdict}".rjust(20)
+    return cells
+
+
+def _asked(row: Results, ours: str) -> float | None:
+    """The target for a layer."""
+    return next((target.ratio for target in TARGETS if target.ours == ours and target.includes(row)), None)
+
+
+FORMATTED = {"imports": _import, "sequences": _sequence, "streams": _stream, "training": _trained, "starts": _start}
+
+
 def print_summary(results: Results) -> None:
     """Ratios by cell and batch, where a peer is ahead, processors used, and errors past their bound."""
     groups: dict[tuple[str, str], list[Results]] = defaultdict(list)
-    for part in ("sequences", "streams"):
+    for part in ("sequences", "streams", "training"):
         for row in results.get(part, []):
             if row["ratio"]:
                 groups[_group(part, row), row["cell"]].append(row)
@@ -115,8 +135,10 @@ def print_summary(results: Results) -> None:
             if row["ratio"] < 1
         ]
         print(f"\nA peer is ahead at {len(behind)} of {sum(map(len, groups.values()))}" + "".join(behind))
-    _print_processors(list(chain(results.get("sequences", []), results.get("streams", []))))
+    _print_training(results.get("training", []))
+    _print_processors(list(chain.from_iterable(results.get(part, []) for part in ("sequences", "streams", "training"))))
     _print_errors(results.get("sequences", []))
+    _print_gradient_errors(results.get("training", []))
     if "load_after" in results["machine"]:
         print(f"processes that wanted a core after: {results['machine']['load_after']}")
 
@@ -124,6 +146,8 @@ def print_summary(results: Results) -> None:
 def _group(part: str, row: Results) -> str:
     if part == "streams":
         return "stream"
+    if part == "training":
+        return f"training, B={row['B']}"
     if row["B"] > 1:
         return f"B={row['B']}"
     return f"B=1, T={row['T']}, " + ("I=H" if row["I"] == row["H"] else f"I={row['I']}")
@@ -136,9 +160,39 @@ def _ratios(what: str, cell: str, rows: Sequence[Results]) -> dict[str, str]:
         "layers": what,
         "cell": cell,
         "H": f"{rows[0]['H']}..{rows[-1]['H']}",
-        "geometric mean": f"{exp(sum(map(log, ratios)) / len(ratios)):.2f}",
+        "geometric mean": f"{_mean(ratios):.2f}",
         "least": f"{least['ratio']:.2f} (H={least['H']}, {least['best_peer']})",
     }
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    return exp(sum(map(log, ratios)) / len(ratios))
+
+
+def _print_training(rows: Sequence[Results]) -> None:
+    """torch's time over ours, forward and backward: by cell and batch, and where a target is missed."""
+    rows = [row for row in rows if row["torch_ratio"]]
+    groups: dict[tuple[str, str], list[Results]] = defaultdict(list)
+    for row in rows:
+        groups[_group("training", row), row["cell"]].append(row)
+    if not rows:
+        return
+    print("\nForward and backward: torch's time over ours, geometric mean (least)\n")
+    table = []
+    for (what, cell), found in groups.items():
+        cells = {"layers": what, "cell": cell, "H": f"{found[0]['H']}..{found[-1]['H']}"}
+        for ours in (name for name in OURS if name in found[0]["torch_ratio"]):
+            ratios = [row["torch_ratio"][ours] for row in found]
+            cells[f"torch / {ours}"] = f"{_mean(ratios):.2f} ({min(ratios):.2f})"
+        table.append(cells)
+    print_table(table)
+    missed = [
+        f"\n  {row['cell']}, B={row['B']}, H={row['H']}: torch / {ours} {ratio:.2f}, asked {asked:g}"
+        for row in rows
+        for ours, ratio in row["torch_ratio"].items()
+        if (asked := _asked(row, ours)) is not None and ratio < asked
+    ]
+    print(f"\nTargets missed: {len(missed)}" + "".join(missed))
 
 
 def _print_processors(rows: Sequence[Results]) -> None:
@@ -162,6 +216,22 @@ def _print_errors(rows: Sequence[Results]) -> None:
             size = ", ".join(f"{name}={row[name]}" for name in SIZE[1:])
             past.append(f"{row['cell']}, {size}: {ours:.1e}, torch {torch:.1e}")
     print(f"errors past max(1.5 x torch's, {FLOOR:.1e}): {len(past)}" + "".join(f"\n  {text}" for text in past))
+
+
+def _print_gradient_errors(rows: Sequence[Results]) -> None:
+    """Gradients may be off by twice torch's own error, or 16 epsilons."""
+    past, n = [], 0
+    for row in rows:
+        torch = row["error_of_each"].get("torch", {})
+        for ours in (name for name in OURS if name in row["error_of_each"]):
+            for name, error in row["error_of_each"][ours].items():
+                n += 1
+                if error > max(2 * torch.get(name, 0.0), GRADIENT_FLOOR):
+                    size = ", ".join(f"{key}={row[key]}" for key in SIZE[1:])
+                    past.append(f"{row['cell']}, {size}, {ours}, {name}: {error:.1e}, torch {torch.get(name, 0.0):.1e}")
+    if rows:
+        text = f"gradients off by more than 2 x torch's error and {GRADIENT_FLOOR:.1e} x max(1, largest value)"
+        print(f"{text}: {len(past)} of {n}" + "".join(f"\n  {one}" for one in past))
 
 
 def print_roofline(rows: Sequence[Results], roof: Roof) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -193,10 +194,66 @@ def test_compare_without_peers(tmp_path):
         assert (row["ratio"], row["best_peer"]) == (None, None)
         assert positive(row["us_per_step"])
         assert 0 < row["error"]["fastrnn"] < 1e-6
+    (row,) = figures["training"]
+    assert (row["ratio"], row["torch_ratio"]) == (None, {})
+    assert positive(row["us_per_step"])
+    gradients = row["error_of_each"]["fastrnn"]
+    assert gradients.keys() == {"x", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
+    assert 0 < row["error"]["fastrnn"] == max(gradients.values()) < 16 * np.finfo(np.float32).eps
     assert positive(figures["starts"][0]["seconds"]["fastrnn"])
     assert [row["name"] for row in figures["imports"]] == ["numpy", "fastrnn"]
     again = printed_by(compare("--read", results))
     assert [line for line in out.splitlines() if line not in again.splitlines()] == []
+
+
+def test_training_with_the_peers_that_are_installed(tmp_path):
+    results = tmp_path / "results.json"
+    only = ["--parts", "training", "--only", "cell=LSTM", "B=1", "H=32"]
+    out = printed_by(compare("--quick", *only, "--engines", "fastrnn", "torch", "jax", "--json", results))
+    figures = json.loads(results.read_text())
+    (row,) = figures["training"]
+    assert max(row["error"].values()) < 1e-5
+    with_torch = {"fastrnn", "fastrnn module"} if "torch" in figures["engines"] else set()
+    assert row["us_per_step"].keys() == figures["engines"].keys() | with_torch
+    assert row["torch_ratio"].keys() == with_torch
+    if with_torch:
+        us, ratio = row["us_per_step"], row["torch_ratio"]["fastrnn"]
+        assert ratio == us["torch"] / us["fastrnn"]
+        assert f"{ratio:.2f} ({'asked' if ratio >= 3 else 'MISSED'} 3)" in out
+
+
+def test_gradients_that_are_wrong(monkeypatch):
+    monkeypatch.syspath_prepend(ASV_BENCH)
+    training = importlib.import_module("training")
+    problem = Problem("GRU", 5, 2, 3, 4)
+    true = training.truth(problem)
+    right = [gradient.copy() for gradient in true.values()]
+    assert set(training.errors(right, true).values()) == {0.0}
+    right[1][2, 1] += 0.25
+    right[0] *= np.nan
+    found = training.errors(right, true)
+    assert found.pop("weight_ih_l0") == pytest.approx(0.25 / max(1, np.abs(true["weight_ih_l0"]).max()))
+    assert math.isnan(found.pop("x"))
+    assert set(found.values()) == {0.0}
+    with pytest.raises(ValueError, match=r"weight_hh_l0 should have shape \(12, 4\), got: \(4, 12\)"):
+        training.errors([*right[:2], right[2].T, *right[3:]], true)
+    with pytest.raises(ValueError, match="shorter"):
+        training.errors(right[:-1], true)
+
+
+def test_memory():
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("needs Linux's /proc")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ASV_BENCH), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, ASV_BENCH / "memory.py", "--quick", "--engines", "fastrnn", "--json", "/dev/stdout"]
+    out = printed_by(subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment))
+    figures = json.loads(out[out.index("\n[\n") :])
+    long, checkpointed = figures[1], figures[0]
+    assert (long["T"], checkpointed["every"]) == (2000, 20)
+    # Gates, cell state, x and y, seven numbers for each unit; other parts of the process also come and go.
+    assert 0.5 * 7 < long["per_step_and_row"] < 2 * 7
+    assert checkpointed["megabytes"] < long["megabytes"]
+    assert {row["cell"] for row in figures} == {"LSTM", "GRU", "RNN"}
 
 
 def test_roofline_bound():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threadpoolctl
 
-# Before NumPy is imported: the reference backend multiplies with its BLAS.
-for _name in ("OMP", "OPENBLAS", "MKL"):
-    os.environ[f"{_name}_NUM_THREADS"] = "1"
+# The reference backend multiplies with NumPy's BLAS, which asv has loaded by now: too late for environment variables.
+threadpoolctl.threadpool_limits(1)
