@@ -144,7 +144,7 @@ def ordered(state: Array | None, order: Any) -> Array | None:
 
 
 def states_of(stack: Stack, name: str, value: Any, N: int, batched: bool) -> tuple[Array | None, Array | None]:
-    """States, or gradients with respect to them, as (L*D, N, H_out) and for LSTM (L*D, N, H)."""
+    """hx, or d_state, as (L*D, N, H_out) and for LSTM (L*D, N, H); in the pair of a d_state None stands for zeros."""
     if value is None:
         return None, None
     sizes = stack.sizes
@@ -155,14 +155,17 @@ def states_of(stack: Stack, name: str, value: Any, N: int, batched: bool) -> tup
             raise TypeError(f"{name} should be one array of shape {shape}, got: a tuple of {len(value)}")
         h = validate.hidden(name, value, shape, stack.dtype, batched=batched)
         return (h if batched else h[:, None]), None
-    pair = "(h_0, c_0)" if name == "hx" else "(d_h_n, d_c_n)"
+    is_hx = name == "hx"
+    pair = "(h_0, c_0)" if is_hx else "(d_h_n, d_c_n)"
     if not isinstance(value, tuple | list) or len(value) != 2:
         got = f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
         raise TypeError(f"{name} should be a pair {pair}, got: {got}")
     c_shape = (*shape[:-1], sizes.hidden_size)
+    if not is_hx:
+        value = [np.zeros(s, stack.dtype) if v is None else v for v, s in zip(value, (shape, c_shape), strict=True)]
     h, c = (validate.real_array(f"{name}[{i}]", v, stack.dtype) for i, v in enumerate(value))
-    wanted = len(shape)
-    ranks = f"hx and cx should also be {wanted}-D but got ({h.ndim}-D, {c.ndim}-D) tensors"
+    both = "hx and cx" if is_hx else f"{name}[0] and {name}[1]"
+    ranks = f"{both} should also be {len(shape)}-D but got ({h.ndim}-D, {c.ndim}-D) tensors"
     h = validate.hidden(f"{name}[0]", h, shape, stack.dtype, batched=batched, ranks=ranks)
     c = validate.hidden(f"{name}[1]", c, c_shape, stack.dtype, batched=batched, ranks=ranks)
     return (h, c) if batched else (h[:, None], c[:, None])

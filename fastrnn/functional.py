@@ -244,6 +244,8 @@ class _Network(NamedTuple):
 
 
 def _options(network: _Network, batch_first: Any, dropout: Any, rng: Any) -> Options:
+    if rng is not None:  # then numpy.random is imported, which takes a while
+        rng = validate.generator(rng)
     return Options(
         network.sizes.spec.kind,
         validate.flag("batch_first", batch_first),

@@ -59,6 +59,9 @@ class Backward:
         self._consume = consume
         self._tapes = [tape]  # pop is atomic: of two calls with `consume` one gets it
 
+    def __repr__(self) -> str:
+        return f"<backward through {self._stack.sizes.spec.kind} with respect to {', '.join(w for w in WRT if w in self._wrt)}>"
+
     def __call__(self, d_output: Any, d_state: Any = None, *, per_sample: bool = False) -> Gradients:
         """Gradients with respect to what ``wrt`` named.
 
@@ -67,7 +70,7 @@ class Backward:
         d_output : array of the output's shape, PackedSequence where the output is one, or None
             The scalar's gradient with respect to the output; None: zeros. Not read past a row's length.
         d_state : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H), optional
-            With respect to the final state, zeros where not given.
+            With respect to the final state; zeros where not given, and for None in the pair.
         per_sample : bool
             Gradients of the parameters for each row of the batch: (N, ...) and not their sum.
 
@@ -185,6 +188,8 @@ def vjp(
 
 
 def _wrt(wrt: str | Iterable[str]) -> frozenset[str]:
+    if not isinstance(wrt, Iterable):
+        raise TypeError(f"wrt should name some of {', '.join(map(repr, WRT))}, got: {type(wrt).__name__}")
     given = [wrt] if isinstance(wrt, str) else list(wrt)
     for name in given:
         if name not in WRT:
