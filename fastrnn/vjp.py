@@ -60,7 +60,8 @@ class Backward:
         self._tapes = [tape]  # pop is atomic: of two calls with `consume` one gets it
 
     def __repr__(self) -> str:
-        return f"<backward through {self._stack.sizes.spec.kind} with respect to {', '.join(w for w in WRT if w in self._wrt)}>"
+        wrt = ", ".join(name for name in WRT if name in self._wrt)
+        return f"<backward through {self._stack.sizes.spec.kind} with respect to {wrt}>"
 
     def __call__(self, d_output: Any, d_state: Any = None, *, per_sample: bool = False) -> Gradients:
         """Gradients with respect to what ``wrt`` named.
