@@ -20,6 +20,7 @@ SAYS = {
     "frames": r"loudest frame: (0\.\d{4}), in one call: \1",
     "workers": r"threads agree: True, processes \(\w+\) agree: True",
     "transformer": r"(9\d|100)% of new sequences told apart",
+    "truncated_bptt": r"26[0-5] of 265 characters are the poem's",
 }
 NEEDS_TORCH = {"train_demo"}
 
@@ -88,3 +89,49 @@ def test_features_are_those_of_each_sequence_alone(assert_close):
     features = load("transformer").RecurrentFeatures(layer)
     assert features.fit(X) is features
     assert_close(features.transform(X), np.array([layer(x)[1][0] for x in X]), np.float32)
+
+
+def test_windows_go_round_and_round_the_poem():
+    example = load("truncated_bptt")
+    windows = [window for window, _ in zip(example.windows(), range(30), strict=False)]
+    codes, targets, starts = (np.concatenate(parts) for parts in zip(*windows, strict=True))
+    np.testing.assert_array_equal(codes[1:], targets[:-1])
+    n = len(example.CODES)
+    np.testing.assert_array_equal(codes[:n, 0], example.CODES)
+    np.testing.assert_array_equal(np.flatnonzero(starts[:, 0]), range(0, 30 * example.WINDOW, n))
+    for reader in range(example.READERS):
+        (first, *_) = np.flatnonzero(starts[:, reader])
+        np.testing.assert_array_equal(codes[first : first + n, reader], example.CODES)
+
+
+def test_a_window_gives_the_loss_and_its_gradients():
+    """By differences, along a random direction in the space of all parameters."""
+    example, rng = load("truncated_bptt"), np.random.default_rng(0)
+    reciter = example.Reciter(8, rng)
+    reciter.gru.to("float64")
+    head = {name: array.astype(float) for name, array in reciter.params.items() if name.startswith("head")}
+    reciter.params = {**reciter.gru.parameters(), **head}
+    window, state = next(example.windows()), rng.normal(size=(1, example.READERS, 8))
+    _, grads, _ = reciter.window(*window, state)
+    direction = {name: rng.normal(size=array.shape) for name, array in reciter.params.items()}
+
+    def loss(step):
+        for name, array in reciter.params.items():
+            array += step * direction[name]
+        reciter.gru.parameters().changed()
+        return reciter.window(*window, state)[0]
+
+    slope = (loss(1e-4) - loss(-2e-4)) / 2e-4
+    assert slope == pytest.approx(sum((grads[name] * direction[name]).sum() for name in direction), rel=1e-6)
+
+
+def test_the_state_goes_on_from_window_to_window():
+    """Two windows are one of twice the length."""
+    example = load("truncated_bptt")
+    reciter, windows = example.Reciter(8, np.random.default_rng(0)), example.windows()
+    first, second = next(windows), next(windows)
+    loss_1, _, state = reciter.window(*first, None)
+    loss_2, _, end = reciter.window(*second, state)
+    loss, _, end_of_both = reciter.window(*(np.concatenate(pair) for pair in zip(first, second, strict=True)), None)
+    np.testing.assert_array_equal(end, end_of_both)
+    assert (loss_1 + loss_2) / 2 == pytest.approx(loss, rel=1e-6)
