@@ -30,7 +30,7 @@ class GradientReport(NamedTuple):
     ----------
     errors : dict of str to float
         Of each gradient (``"x"``, ``"h_0"``, ``"c_0"``, and parameters under their names) the largest difference from
-        the derivative, relative to max(1, largest derivative).
+        the derivative, relative to max(1, largest gradient).
     n_checked : int
         How many derivatives were taken.
     """
@@ -57,14 +57,15 @@ def check_gradients(
     layer : RNN, LSTM, GRU or a cell
         It is not changed: a copy in float64 is checked, in evaluation mode, on the backend in force.
     x : array, optional
-        Input as in a call of the layer; without it, and without `hx`, small ones are drawn.
+        Input as in a call of the layer, but no PackedSequence; without it (4, 3, I), for cells (3, I), is drawn.
     hx : array or pair, optional
+        Initial states; drawn where not given.
     lengths, reset : optional
         As in a call; not for cells.
     max_elements : int
         Of each array at most so many elements, drawn at random, are varied.
     tolerance : float
-        Largest error, relative to max(1, largest derivative).
+        Largest error, relative to max(1, largest gradient).
     rng : int, numpy.random.Generator or None
         Draws inputs, elements and the scalar that is differentiated.
 
@@ -76,6 +77,8 @@ def check_gradients(
     ------
     GradientError
         A gradient is off by more than `tolerance`; the message lists which, and where.
+    TypeError, ValueError
+        An argument is not as described.
 
     Notes
     -----

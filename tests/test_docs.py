@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import fastrnn
+from fastrnn.layers.cell import CellBackward
+from fastrnn.vjp import Backward, Gradients
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -73,18 +75,62 @@ def test_every_public_method_of_a_stream_is_in_the_api():
     assert not [name for name in names if f"stream.{name}" not in API]
 
 
-SIGNED = [name for name in fastrnn.__all__ if not name.endswith("Error")]
+def test_every_field_of_gradients_is_in_the_api():
+    assert Gradients._fields == ("x", "hx", "params")
+    assert not [name for name in Gradients._fields if f"`gradients.{name}`" not in API]
+
+
+#: Modules whose names are public beside those of `fastrnn` itself.
+MODULES = [fastrnn.functional, fastrnn.testing]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_name_of_a_module_is_in_the_api(module):
+    assert {"gru_vjp", "check_gradients"} & set(module.__all__)
+    assert not [name for name in module.__all__ if f"{module.__name__}.{name}" not in API]
+
+
+def test_modules_list_all_that_is_theirs():
+    for module in MODULES:
+        public = {name for name, value in vars(module).items() if not name.startswith("_") and inspect.isroutine(value)}
+        defined = {name for name in public if getattr(module, name).__module__ == module.__name__}
+        assert defined <= set(module.__all__)
+
+
+SIGNED = {f"fastrnn.{name}": getattr(fastrnn, name) for name in fastrnn.__all__}
+SIGNED |= {f"{module.__name__}.{name}": getattr(module, name) for module in MODULES for name in module.__all__}
+SIGNED = {name: what for name, what in SIGNED.items() if not name.endswith("Error")}
+#: How the API calls a method, which of the places where it does, and the method.
+METHODS = [
+    ("layer.vjp", 0, fastrnn.GRU.vjp),
+    ("cell.vjp", 0, fastrnn.GRUCell.vjp),
+    ("gradients = backward", 0, Backward.__call__),
+    ("gradients = backward", 1, CellBackward.__call__),
+]
+
+
+def described(name, place=0):
+    """The arguments of what the API calls so."""
+    written = re.findall(rf"{re.escape(name)}\(([^`]*?)\)(?=$|`|\n)", API, re.MULTILINE)
+    assert len(written) > place, f"no signature of {name}"
+    return arguments(eval(f"(lambda {written[place]}: None)"))
+
+
+def arguments(function):
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
 
 
 @pytest.mark.parametrize("name", SIGNED)
 def test_signatures_in_the_api(name):
     """Arguments and defaults as they are, in their order."""
-    written = re.search(rf"fastrnn\.{name}\(([^`]*?)\)(?=$|`|\n)", API, re.MULTILINE)
-    assert written, f"no signature of {name}"
-    described = inspect.signature(eval(f"(lambda {written[1]}: None)"))
-    actual = inspect.signature(getattr(fastrnn, name))
-    expected = [(p.name, p.kind, p.default) for p in actual.parameters.values()]
-    assert [(p.name, p.kind, p.default) for p in described.parameters.values()] == expected
+    assert described(name) == arguments(SIGNED[name])
+
+
+@pytest.mark.parametrize(("name", "place", "method"), METHODS)
+def test_signatures_of_methods_in_the_api(name, place, method):
+    first, *expected = arguments(method)
+    assert first[0] == "self"
+    assert described(name, place) == expected
 
 
 @pytest.mark.parametrize("command", ["pip install . && fastrnn demo", 'pip install ".[test]" && pytest'])
