@@ -59,7 +59,7 @@ def backward(
     N = tape.x[0].shape[1]
     D, L = sizes.directions, sizes.num_layers
     if order is not None and dy is not None:
-        dy = dy[:, order]
+        dy = dy.take(order, axis=1)  # with a unit stride in the last axis, whatever dy has in the others
     dh = sequence.initial(dh_n, (L * D, N, sizes.out_size), stack.dtype, order)
     dc = sequence.initial(dc_n, (L * D, N, sizes.hidden_size), stack.dtype, order) if sizes.spec.has_c else None
     run = _Run(stack, tape, dh, dc, wants_weights, per_sample)
@@ -146,7 +146,11 @@ class _Run(NamedTuple):
         for whole in reversed(tape.segments[i]):
             steps = slice(whole.start, whole.stop)
             inside = None if lengths is None else np.clip(lengths - whole.start, 0, whole.stop - whole.start)
-            options = {"lengths": inside, "reset": None if reset is None else reset[steps], "reverse": reverse}
+            options: dict[str, Any] = {
+                "lengths": inside,
+                "reset": None if reset is None else reset[steps],
+                "reverse": reverse,
+            }
             segment = self._complete(i, whole.of(rows), x[steps], options)
             assert segment.y is not None
             yield steps, Record(x[steps], segment.y, segment.h, segment.c, segment.c_all, segment.gates, **options)

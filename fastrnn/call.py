@@ -153,16 +153,18 @@ def states_of(stack: Stack, name: str, value: Any, N: int, batched: bool) -> tup
     if not sizes.spec.has_c:
         if isinstance(value, tuple):
             raise TypeError(f"{name} should be one array of shape {shape}, got: a tuple of {len(value)}")
-        h = validate.hidden(name, value, shape, stack.dtype, batched=batched)
+        h = validate.real_array(name, value, stack.dtype)
+        ranks = f"{name} should also be {len(shape)}-D but got {h.ndim}-D tensor"
+        h = validate.hidden(name, h, shape, stack.dtype, batched=batched, ranks=ranks)
         return (h if batched else h[:, None]), None
-    pair = "(h_0, c_0)" if name == "hx" else "(d_h_n, d_c_n)"
+    pair, both = ("(h_0, c_0)", "hx and cx") if name == "hx" else ("(d_h_n, d_c_n)", f"both of {name}")
     if not isinstance(value, tuple | list) or len(value) != 2:
         got = f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
         raise TypeError(f"{name} should be a pair {pair}, got: {got}")
     c_shape = (*shape[:-1], sizes.hidden_size)
     h, c = (validate.real_array(f"{name}[{i}]", v, stack.dtype) for i, v in enumerate(value))
     wanted = len(shape)
-    ranks = f"hx and cx should also be {wanted}-D but got ({h.ndim}-D, {c.ndim}-D) tensors"
+    ranks = f"{both} should also be {wanted}-D but got ({h.ndim}-D, {c.ndim}-D) tensors"
     h = validate.hidden(f"{name}[0]", h, shape, stack.dtype, batched=batched, ranks=ranks)
     c = validate.hidden(f"{name}[1]", c, c_shape, stack.dtype, batched=batched, ranks=ranks)
     return (h, c) if batched else (h[:, None], c[:, None])

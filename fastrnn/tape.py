@@ -38,8 +38,8 @@ class Segment(NamedTuple):
 
     def of(self, rows: slice) -> Segment:
         """The same for some of the rows."""
-        h, c, y, c_all, gates = (None if a is None else a[..., rows, :] for a in self[2:])
-        return self._replace(h=h, c=c, y=y, c_all=c_all, gates=gates)
+        c, y, c_all, gates = (None if a is None else a[..., rows, :] for a in self[3:])
+        return self._replace(h=self.h[rows], c=c, y=y, c_all=c_all, gates=gates)
 
 
 class Tape:
