@@ -57,7 +57,7 @@ def backward(
     sizes, order = stack.sizes, tape.order
     N, D = tape.x[0].shape[1], sizes.directions
     if order is not None and dy is not None:
-        dy = dy[:, order]
+        dy = dy.take(order, axis=1)  # with a unit stride in the last axis, whatever dy has in the others
     n_stacked = sizes.num_layers * D
     dh = sequence.initial(dh_n, (n_stacked, N, sizes.out_size), stack.dtype, order)
     dc = sequence.initial(dc_n, (n_stacked, N, sizes.hidden_size), stack.dtype, order) if sizes.spec.has_c else None

@@ -153,7 +153,9 @@ def states_of(stack: Stack, name: str, value: Any, N: int, batched: bool) -> tup
     if not sizes.spec.has_c:
         if isinstance(value, tuple):
             raise TypeError(f"{name} should be one array of shape {shape}, got: a tuple of {len(value)}")
-        h = validate.hidden(name, value, shape, stack.dtype, batched=batched)
+        h = validate.real_array(name, value, stack.dtype)
+        ranks = f"{name} should also be {len(shape)}-D but got {h.ndim}-D tensor"
+        h = validate.hidden(name, h, shape, stack.dtype, batched=batched, ranks=ranks)
         return (h if batched else h[:, None]), None
     is_hx = name == "hx"
     pair = "(h_0, c_0)" if is_hx else "(d_h_n, d_c_n)"

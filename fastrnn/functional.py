@@ -283,7 +283,8 @@ def _network(spec: CellSpec, params: Any) -> _Network:
     if missing := [name for name in shapes if name not in arrays]:
         raise ValueError(f"params lacks {', '.join(missing[:8])} of {spec.kind}")
     if unexpected := [name for name in arrays if name not in shapes]:
-        raise ValueError(f"params has {', '.join(unexpected[:8])}, which {spec.kind} with these parameters has not")
+        names = ", ".join(map(str, unexpected[:8]))
+        raise ValueError(f"params has {names}, which {spec.kind} with these parameters has not")
     for name, shape in shapes.items():
         validate.shaped(f"params[{name!r}]", arrays[name], shape, dtype)
     weights = [Weights(**{f: arrays[name] for f, name in zip(sizes.fields, part, strict=True)}) for part in expected]

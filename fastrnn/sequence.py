@@ -99,7 +99,8 @@ def forward(
     if lengths is not None and np.any(lengths[1:] > lengths[:-1]):
         # Longest first, so that the rows still running are always the first ones and finished rows cost nothing.
         order = np.argsort(-lengths, kind="stable")
-        x, lengths = x[:, order], lengths[order]
+        # take and not x[:, order], whose last axis has no unit stride where x has zero strides.
+        x, lengths = x.take(order, axis=1), lengths[order]
         reset = None if reset is None else reset[:, order]
     if reset is not None:
         reset = np.ascontiguousarray(reset)

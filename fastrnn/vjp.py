@@ -111,13 +111,15 @@ class Backward:
         return Gradients(
             None if result.dx is None else sequence_back(result.dx, a),
             state_back(result.dh_0, result.dc_0, a) if "hx" in wrt else None,
-            None if result.weights is None else self._params(result.weights),
+            None if result.weights is None else self._params(result.weights, per_sample),
         )
 
-    def _params(self, weights: list[Any]) -> dict[str, Array]:
+    def _params(self, weights: list[Any], per_sample: bool) -> dict[str, Array]:
+        packed = self._args.packed
+        back = packed.unsorted_indices if packed is not None and per_sample else None
         params: dict[str, Array] = {}
         for names, of_one in zip(self._names, weights, strict=True):
-            fields = (w for w in of_one if w is not None)
+            fields = (w if back is None else w[back] for w in of_one if w is not None)
             params.update(zip(names, fields, strict=True))
         return params
 
@@ -126,7 +128,7 @@ class Backward:
             return None
         a, (T, N, features) = self._args, self._output_shape
         if a.packed is not None:
-            data = cast("PackedSequence", given).data if hasattr(given, "batch_sizes") else given
+            data = _packed_like("d_output", given, a.packed).data if hasattr(given, "batch_sizes") else given
             flat = validate.shaped("d_output", data, (len(a.packed.data), features), self._stack.dtype)
             dy = np.zeros((T, N, features), self._stack.dtype)
             dy[a.running] = flat
@@ -135,6 +137,17 @@ class Backward:
         dy = validate.shaped("d_output", given, shape, self._stack.dtype)
         dy = dy.swapaxes(0, 1) if a.swap else dy if a.batched else dy[:, None]
         return dy if dy.strides[2] == dy.itemsize else np.ascontiguousarray(dy)
+
+
+def _packed_like(name: str, given: PackedSequence, packed: PackedSequence) -> PackedSequence:
+    """`given`, where it has the rows of `packed`, as long and in the same order."""
+    if not np.array_equal(given.batch_sizes, packed.batch_sizes):
+        expected, got = (np.asarray(p.batch_sizes).tolist() for p in (packed, given))
+        raise ValueError(f"{name} should have the output's batch_sizes {expected}, got: {got}")
+    order, own = packed.sorted_indices, given.sorted_indices
+    if order is not None and own is not None and not np.array_equal(order, own):
+        raise ValueError(f"{name} should have its rows in the output's order {order}, got: {own}")
+    return given
 
 
 def vjp(
@@ -162,7 +175,8 @@ def vjp(
     check : function
         Raises where the weights have changed.
     share : bool
-        Keep the caller's `x` and the output themselves, for a caller who sees to it that nobody writes to them.
+        Keep the caller's `x` and `reset` and the output themselves, for a caller who sees to it that nobody writes to
+        them.
     """
     wanted = _wrt(wrt)
     consume = validate.flag("consume", consume)
@@ -170,6 +184,8 @@ def vjp(
     a = arguments(stack, options, x, hx, lengths, reset)
     if not share and a.packed is None and np.may_share_memory(a.x, cast(Any, x)):
         a = a._replace(x=np.array(a.x, order="C"))
+    if not share and a.reset is not None:
+        a = a._replace(reset=np.array(a.reset, order="C"))
     tape = Tape(backward_weights, every, options.dropout)
     result = sequence.forward(
         stack,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastrnn
+from fastrnn.vjp import Gradients
 
 GRID: dict[str, list[Any]] = {
     "cell": ["rnn_tanh", "rnn_relu", "lstm", "lstm_proj", "gru"],
@@ -127,8 +128,21 @@ class Config:
         x, hx, lengths = inputs
         if not self.form.startswith("packed"):
             return layer(x, hx, lengths=lengths)
-        y, state = layer(fastrnn.pack_padded_sequence(x, lengths, self.batch_first, self.form == "packed"), hx)
+        y, state = layer(self._pack(x, lengths), hx)
         return y.data, state
+
+    def gradients(self, layer: Any, inputs: Inputs, seeds: Any, **options: Any) -> Gradients:
+        """The layer's gradients, of what `call` returns times the seeds; with respect to x as given, not packed."""
+        x, hx, lengths = inputs
+        if not self.form.startswith("packed"):
+            return layer.vjp(x, hx, lengths=lengths, **options)[1](*seeds)
+        (y, _), backward = layer.vjp(self._pack(x, lengths), hx, **options)
+        grads = backward(y._replace(data=seeds[0]), seeds[1])
+        d_x, _ = fastrnn.pad_packed_sequence(grads.x, self.batch_first, total_length=self.T)
+        return grads._replace(x=d_x)
+
+    def _pack(self, x: np.ndarray, lengths: Any) -> fastrnn.PackedSequence:
+        return fastrnn.pack_padded_sequence(x, lengths, self.batch_first, self.form == "packed")
 
 
 def configurations(n: int | None = None, *, seed: int = 0, **fixed: Any) -> list[Config]:

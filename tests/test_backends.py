@@ -11,42 +11,10 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from layer_tools import CELLS, layouts, make, parts_of, random_state, truth
 from sampler import configurations
 
 import fastrnn
-
-CELLS = ("rnn_tanh", "rnn_relu", "lstm", "lstm_proj", "gru")
-
-
-def make(cell, I, H, dtype="float32", rng=0, **options):
-    if cell.startswith("rnn"):
-        return fastrnn.RNN(I, H, nonlinearity=cell[4:], **options, dtype=dtype, rng=rng)
-    if cell == "gru":
-        return fastrnn.GRU(I, H, **options, dtype=dtype, rng=rng)
-    return fastrnn.LSTM(I, H, **options, proj_size=(H + 1) // 2 if cell == "lstm_proj" else 0, dtype=dtype, rng=rng)
-
-
-def parts_of(state):
-    return state if isinstance(state, tuple) else (state,)
-
-
-def as_float64(value):
-    if isinstance(value, tuple):
-        return tuple(map(as_float64, value))
-    return value if value is None else np.asarray(value, np.float64)
-
-
-def truth(layer, x, hx=None, **options):
-    with fastrnn.use_backend("reference"):
-        return layer.astype("float64")(as_float64(x), as_float64(hx), **options)
-
-
-def random_state(rng, layer, N):
-    rows = layer.num_layers * (1 + layer.bidirectional)
-    h_0 = rng.uniform(-1, 1, (rows, N, layer.proj_size or layer.hidden_size)).astype(layer.dtype)
-    if not isinstance(layer, fastrnn.LSTM):
-        return h_0
-    return h_0, rng.uniform(-2, 2, (rows, N, layer.hidden_size)).astype(layer.dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -144,31 +112,6 @@ def test_saturation(cell, dtype, scale, backend, assert_close):
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def layouts(x, folder):
-    """The same numbers in every kind of memory."""
-    read_only = x.copy()
-    read_only.flags.writeable = False
-    file = folder / f"{len(list(folder.iterdir()))}.npy"
-    np.save(file, x)
-    padded = np.full((*x.shape[:-1], 2 * x.shape[-1] + 1), np.nan, x.dtype)
-    padded[..., 1::2] = x
-    shifted = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype)  # not aligned
-    return {
-        "contiguous": x,
-        "Fortran order": np.asfortranarray(x),
-        "strided features": padded[..., 1::2],
-        "strided rows": np.repeat(x, 2, axis=1)[:, ::2],
-        "negative strides": x[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
-        "transposed": x.transpose(1, 0, 2).copy().transpose(1, 0, 2),
-        "read-only": read_only,
-        "memory-mapped": np.load(file, mmap_mode="r"),
-        "not aligned": shifted.reshape(x.shape),
-        "other byte order": x.astype(x.dtype.newbyteorder()),
-        "other precision": x.astype(np.float64),
-        "list": x.tolist(),
-    }
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_any_memory_layout(cell, batch_first, backend, tmp_path):
@@ -185,6 +128,19 @@ def test_any_memory_layout(cell, batch_first, backend, tmp_path):
             for part, expected in zip(parts_of(state_same), parts_of(state), strict=True):
                 np.testing.assert_array_equal(part, expected, err_msg=name)
             np.testing.assert_array_equal(np.array(same), before, err_msg=f"{name} was written to")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("lengths", [None, [2, 6, 0, 5]])
+def test_zero_strides(cell, lengths, backend):
+    """One number, one step or one row again and again."""
+    layer, rng = make(cell, 3, 5), np.random.default_rng(0)
+    for shape in ((1, 1, 1), (1, 1, 3), (6, 1, 3), (1, 4, 3)):
+        x = np.broadcast_to(rng.normal(size=shape).astype(np.float32), (6, 4, 3))
+        y, state = layer(x.copy(), lengths=lengths)
+        y_same, state_same = layer(x, lengths=lengths)
+        np.testing.assert_array_equal(y_same, y)
+        np.testing.assert_array_equal(parts_of(state_same)[0], parts_of(state)[0])
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -278,11 +234,17 @@ def test_signatures_are_equal():
     backends = import_module("fastrnn.backends")
     modules = [backends.load(info.name) for info in fastrnn.backends() if info.available]
     assert len(modules) >= 2
-    for name in ("prepare", "forward"):
-        expected = list(inspect.signature(getattr(backends.load("reference"), name)).parameters.values())
-        for module in modules:
-            parameters = list(inspect.signature(getattr(module, name)).parameters.values())
-            assert [(p.name, p.kind, p.default) for p in parameters] == [(p.name, p.kind, p.default) for p in expected]
+    functions = {name: f for name, f in vars(backends.Backend).items() if inspect.isfunction(f) and name[0] != "_"}
+    assert {"prepare", "forward", "prepare_backward", "backward"} < set(functions)
+
+    def parameters(function):
+        return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+    for module in modules:
+        assert isinstance(module.CHUNK_STEPS, int)
+        assert module.CHUNK_STEPS > 0
+        for name, declared in functions.items():
+            assert parameters(getattr(module, name)) == parameters(declared)[1:], f"{module.__name__}.{name}"  # no self
 
 
 def test_the_table_and_the_choice():

@@ -14,11 +14,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+from layer_tools import CELLS, arrays_in, assert_same_bits, gradients, make, normal_like
 
 import fastrnn
 from fastrnn import threads
 
-CELLS = ("rnn_tanh", "rnn_relu", "lstm", "lstm_proj", "gru")
 H = 20
 
 
@@ -137,6 +137,64 @@ def test_long_decay_stays_right(cell, flush):
         assert not flush or denormals(a) == 0
 
 
+def vanishing(cell, dtype):
+    """A layer whose state's gradient is halved by each step on the way back, and shows in x's gradient at each."""
+    layer = decaying(cell, dtype)
+    params = layer.parameters()
+    params["weight_ih_l0"][...] = 1
+    if cell == "rnn_relu":
+        params["bias_ih_l0"][...] = 1  # so that units are on
+    if cell == "lstm_proj":
+        params["bias_hh_l0"][3 * H :] = 9  # o is 1: d_h_n reaches c
+    params.changed()
+    return layer
+
+
+def backward_of(layer, T, start, **options):
+    """All gradients for three rows where the final state has the gradient `start`, half of it and zero."""
+    shape = (1, 3, getattr(layer, "proj_size", 0) or H)
+    rows = np.array([[1.0], [0.5], [0.0]]) * start
+    d_state = np.broadcast_to(rows, shape)
+    if isinstance(layer, fastrnn.LSTM):
+        d_state = d_state, np.broadcast_to(rows, (1, 3, H))
+    _, backward = layer.vjp(np.zeros((T, 3, 3)), **options)
+    return arrays_in(backward(None, d_state, per_sample=True))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("options", [{}, {"checkpoint_every": 1}])
+def test_vanished_gradients_are_zero(cell, options, dtype):
+    """Never denormal on the way there, those of the weights included; without flushing they are, for many steps."""
+    tiny = np.finfo(dtype).tiny
+    layer = vanishing(cell, dtype)
+    found = {}
+    for flush in (True, False):
+        fastrnn.set_flush_denormals(flush)
+        grads = backward_of(layer, 200, tiny * 2.0**20, **options)
+        assert np.abs(grads["x"][-1]).max() >= tiny
+        assert not grads["x"][0].any()
+        found[flush] = sum(denormals(a) for a in grads.values())
+        assert keeps_denormals()
+    assert found[True] == 0
+    assert found[False] > 100
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_flushing_changes_no_gradient_above_denormals(cell, dtype):
+    rng = np.random.default_rng(0)
+    layer = make(cell, 3, H, dtype, num_layers=2, bidirectional=True)
+    x = rng.normal(size=(50, 4, 3))
+    seeds, results = normal_like(rng, layer(x)), {}
+    tiny = np.finfo(dtype).tiny
+    for flush in (True, False):
+        fastrnn.set_flush_denormals(flush)
+        results[flush] = gradients(layer, x, None, seeds), backward_of(vanishing(cell, dtype), 200, tiny * 2.0**20)
+    assert_same_bits(results[True][0], results[False][0])
+    # Each step may lose less than a few `tiny` in each unit; what it loses is halved by the next one.
+    for on, off in zip(*(results[flush][1].values() for flush in (True, False)), strict=True):
+        assert np.abs(on - off).max() <= 8 * H * tiny
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("flush", [True, False])
 def test_streams(cell, flush):
@@ -192,7 +250,11 @@ def test_the_mode_is_put_back(cell, flush, dtype):
     layer(np.zeros((0, 2, 3)))
     layer(np.zeros((2, 0, 3)))
     assert keeps_denormals()
+    for T in (0, 5):
+        backward_of(layer, T, 1.0)
+        assert keeps_denormals()
     assert in_a_thread(lambda: (call(layer, 5, 1.0), keeps_denormals())[1])
+    assert in_a_thread(lambda: (backward_of(layer, 5, 1.0), keeps_denormals())[1])
 
 
 @pytest.mark.parametrize("N", [1, 24], ids=["units", "rows"])
@@ -205,8 +267,10 @@ def test_the_mode_of_other_threads_is_put_back(N, monkeypatch):
         found[threading.get_ident()] = keeps_denormals()
         meet.wait()  # so that each thread is asked
 
-    for _ in range(3):
-        layer(np.ones((30, N, 150), np.float32))
+    for turn in range(3):
+        (y, _), backward = layer.vjp(np.ones((30, N, 150), np.float32))
+        if turn:
+            backward(y)
         meet = threading.Barrier(2, timeout=60)
         with threads.team(2) as team:
             team.run([ask, ask])
@@ -251,6 +315,7 @@ def test_a_mode_that_the_caller_has_set_is_kept(flush):
         before = keeps_denormals()
         call(layer, 5, 1.0)
         layer.stream().step(np.zeros(3))
+        backward_of(layer, 5, 1.0)
         return before, keeps_denormals()
 
     assert in_a_thread(work) == (False, False)

@@ -19,7 +19,17 @@ COMPILED = sorted(path for suffix in EXTENSION_SUFFIXES[:1] for path in PACKAGE.
 
 #: Part of the package -> other parts that it may import. "fastrnn" is the public names.
 ALLOWED = {
-    "fastrnn": {"backends", "checkpoint", "config", "errors", "layers", "packing", "threads"},
+    "fastrnn": {
+        "backends",
+        "checkpoint",
+        "config",
+        "errors",
+        "functional",
+        "layers",
+        "packing",
+        "testing",
+        "threads",
+    },
     "__main__": {"cli"},
     "atomic": set(),
     "cells": set(),
@@ -31,10 +41,16 @@ ALLOWED = {
     "backends": {"cells", "errors", "validate"},
     "backends.reference": {"backends", "cells"},
     "backends.cython": {"_cpu", "_team", "backends", "cells", "errors", "threads"},
-    "sequence": {"backends", "cells", "threads"},
+    "tape": {"backends"},
+    "sequence": {"backends", "cells", "tape", "threads"},
+    "backward": {"backends", "cells", "sequence", "tape", "threads"},
+    "call": {"packing", "sequence", "validate"},
+    "vjp": {"backward", "call", "packing", "sequence", "tape", "validate"},
     "stream": {"sequence", "validate"},
+    "functional": {"backends", "call", "cells", "packing", "sequence", "validate", "vjp"},
+    "testing": {"validate"},
     "checkpoint": {"atomic", "cells", "errors", "validate"},
-    "layers": {"backends", "cells", "checkpoint", "errors", "packing", "sequence", "stream", "validate"},
+    "layers": {"backends", "call", "cells", "checkpoint", "errors", "packing", "sequence", "stream", "validate", "vjp"},
     "interop": {
         "_team",
         "backends",
@@ -63,6 +79,7 @@ def test_import_is_light():
     added = modules_after("import fastrnn") - modules_after("import numpy")
     assert "fastrnn" in added
     heavy = ("numba", "torch", "rich", "safetensors", "ml_dtypes", "numpy.random", "fastrnn.cli", "fastrnn.checkpoint")
+    heavy += ("fastrnn.vjp", "fastrnn.functional", "fastrnn.testing")
     assert not [name for name in added if any(name == h or name.startswith(f"{h}.") for h in heavy)]
 
 

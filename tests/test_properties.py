@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from layer_tools import arrays_in, as_float64, assert_same_bits, each, gradients, near_a_kink, normal_like
 
 import fastrnn
 
@@ -106,6 +107,60 @@ def test_time_may_be_cut_anywhere(assert_close, call, data):
     y_1, state, _ = run(layer, x[:cut], hx, first, resets[0])
     y_2, state, _ = run(layer, x[cut:], state, second, resets[1])
     assert_close((np.concatenate([y_1, y_2]), state), (y, end), layer.dtype)
+
+
+def gradients_of(layer, x, hx, lengths, reset, seeds, **options):
+    """With time first, whatever the layer wants."""
+    d_output, d_state = seeds
+    if layer.batch_first:
+        x, reset, d_output = x.swapaxes(0, 1), None if reset is None else reset.T, d_output.swapaxes(0, 1)
+    grads = gradients(layer, x, hx, (d_output, d_state), lengths=lengths, reset=reset, **options)
+    return grads._replace(x=grads.x.swapaxes(0, 1)) if layer.batch_first else grads
+
+
+@given(calls(), st.integers(0, 2**32))
+def test_gradients_agree_with_the_reference(disagreement, call, seed):
+    layer, x, hx, lengths, reset = call
+    assume(not near_a_kink(layer, lambda: run(layer, x, hx, lengths, reset)))
+    seeds = normal_like(np.random.default_rng(seed), run(layer, x, hx, lengths, reset)[:2])
+    with fastrnn.use_backend("reference"):
+        truth = gradients_of(layer.astype("float64"), *as_float64((x, hx)), lengths, reset, as_float64(seeds))
+    for name in BACKENDS:
+        with fastrnn.use_backend(name):
+            got = gradients_of(layer, x, hx, lengths, reset, seeds)
+        assert not disagreement(got, truth, layer.dtype, gradient=True), name
+
+
+@given(calls(max_H=12), st.integers(0, 2**32), st.data())
+def test_ways_to_the_same_gradients(assert_close, call, seed, data):
+    """Checkpoints change no bit, a scalar twice as large has gradients twice as large, rows may come in any order."""
+    layer, x, hx, lengths, reset = call
+    seeds = normal_like(np.random.default_rng(seed), run(layer, x, hx, lengths, reset)[:2])
+    plain = gradients_of(layer, x, hx, lengths, reset, seeds)
+    every = data.draw(st.integers(1, 15))
+    assert_same_bits(gradients_of(layer, x, hx, lengths, reset, seeds, checkpoint_every=every), plain)
+
+    doubled = gradients_of(layer, x, hx, lengths, reset, (2 * seeds[0], each(lambda s: 2 * s, seeds[1])))
+    for a, b in zip(arrays_in(doubled).values(), arrays_in(plain).values(), strict=True):
+        np.testing.assert_array_equal(a, 2 * b)
+
+    samples = gradients_of(layer, x, hx, lengths, reset, seeds, per_sample=True)
+    order = data.draw(st.permutations(range(x.shape[1])))
+    some = gradients_of(
+        layer,
+        x[:, order],
+        pick(hx, order),
+        None if lengths is None else lengths[order],
+        None if reset is None else reset[:, order],
+        (seeds[0][:, order], pick(seeds[1], order)),
+        per_sample=True,
+    )
+    expected = samples._replace(
+        x=samples.x[:, order], hx=pick(samples.hx, order), params={k: a[order] for k, a in samples.params.items()}
+    )
+    assert_close(some, expected, layer.dtype, gradient=True)
+    sums = {name: a.sum(0) for name, a in samples.params.items()}
+    assert_close((sums, samples.x, samples.hx), (plain.params, plain.x, plain.hx), layer.dtype, gradient=True)
 
 
 @given(calls(max_H=12))

@@ -6,6 +6,7 @@ each ``*_cell_backward`` is the chain rule over the function before it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from . import Record
 
 Array = NDArray[Any]
 
-CHUNK_STEPS = 1
+CHUNK_STEPS = sys.maxsize  # a sequence is never cut: between its steps, float32's states are float64
 
 
 class Prepared(NamedTuple):
