@@ -83,12 +83,15 @@ _LAZY = {
 }
 
 
+_MODULES = ("functional", "testing")
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("fastrnn")
-    if name in ("functional", "testing"):
+    if name in _MODULES:
         return import_module(f".{name}", __name__)
     if name in _LAZY:
         value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
@@ -97,4 +100,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__, *_MODULES, "__version__"})

@@ -267,12 +267,18 @@ def _network(spec: CellSpec, params: Any) -> _Network:
     for name in ("weight_ih_l0", "weight_hh_l0"):
         if arrays[name].ndim != 2 or 0 in arrays[name].shape:
             raise ValueError(f"params[{name!r}] should have two sizes, none of them 0, got: {arrays[name].shape}")
-    num_layers = next(k for k in range(1, len(arrays) + 1) if f"weight_ih_l{k}" not in arrays)
     projected = spec.has_c and "weight_hr_l0" in arrays
+    hidden_size = arrays["weight_hr_l0"].shape[-1] if projected else w_hh.shape[1]
+    if w_ih.shape[0] != spec.n_gates * hidden_size:
+        raise ValueError(
+            f"params['weight_ih_l0'] should have {spec.n_gates} x {hidden_size} rows, as {spec.kind} with "
+            f"{hidden_size} hidden units has, got: {w_ih.shape[0]}"
+        )
+    num_layers = next(k for k in range(1, len(arrays) + 1) if f"weight_ih_l{k}" not in arrays)
     sizes = Sizes(
         spec,
         w_ih.shape[1],
-        w_ih.shape[0] // spec.n_gates,
+        hidden_size,
         num_layers,
         2 if "weight_ih_l0_reverse" in arrays else 1,
         "bias_ih_l0" in arrays,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class GradientReport(NamedTuple):
     ----------
     errors : dict of str to float
         Of each gradient (``"x"``, ``"h_0"``, ``"c_0"``, and parameters under their names) the largest difference from
-        the derivative, relative to max(1, largest gradient).
+        the derivative, relative to max(1, largest derivative).
     n_checked : int
         How many derivatives were taken.
     """
@@ -89,6 +90,10 @@ def check_gradients(
     ----------
     .. [1] Abramowitz and Stegun, Handbook of Mathematical Functions, 25.3.21.
     """
+    if not hasattr(layer, "vjp"):
+        raise TypeError(f"layer should be a layer of fastrnn, got: {type(layer).__name__}")
+    if not isinstance(tolerance, Real) or not tolerance > 0:
+        raise ValueError(f"tolerance should be a positive number, got: {tolerance!r}")
     generator = validate.generator(rng)
     n = validate.size("max_elements", max_elements)
     exact = layer.astype("float64").eval()
@@ -114,15 +119,14 @@ def check_gradients(
     pairs |= {name: (array, grads.params[name]) for name, array in params.items()}
     errors, wrong, checked = {}, [], 0
     for name, (array, gradient) in pairs.items():
-        scale = max(1.0, float(np.abs(gradient).max(initial=0.0)))
-        worst = 0.0
-        for index in _chosen(array, n, generator):
-            error, derivative = _nearest(value, array, index, gradient[index], params.changed, tolerance * scale)
-            checked += 1
+        chosen = list(_chosen(array, n, generator))
+        found = [_nearest(value, array, index, gradient[index], params.changed, tolerance) for index in chosen]
+        scale = max([1.0, *(abs(derivative) for _, derivative in found)])  # not of the gradients, which may be wrong
+        for index, (error, derivative) in zip(chosen, found, strict=True):
             if not error <= tolerance * scale:
                 wrong.append(f"{name}[{', '.join(map(str, index))}] is {gradient[index]:.9g}, not {derivative:.9g}")
-            worst = max(worst, float(error) / scale)
-        errors[name] = worst
+        errors[name] = max([0.0, *(float(error) / scale for error, _ in found)])
+        checked += len(chosen)
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise GradientError(f"{len(wrong)} of {checked} gradients are wrong:\n  " + "\n  ".join(wrong[:10]) + more)
@@ -180,7 +184,7 @@ def _nearest(
     for step in _STEPS:
         derivative = _derivative(value, array, index, step, changed)
         error = abs(derivative - gradient)
-        if not error >= best[0]:
+        if np.isnan(best[1]) or error < best[0]:
             best = error, derivative
         if best[0] <= enough:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,10 +54,16 @@ class Backward:
         consume: bool,
         check: Callable[[], None],
     ) -> None:
-        self._stack, self._args, self._names, self._wrt, self._check = stack, a, names, wrt, check
+        self._stack, self._names, self._wrt, self._check = stack, names, wrt, check
         self._output_shape = (*a.x.shape[:2], stack.sizes.directions * stack.sizes.out_size)
+        # The tape has what is needed of these, and may give it up.
+        self._args = a._replace(x=np.empty(0), h_0=None, c_0=None, lengths=None, reset=None)
         self._consume = consume
         self._tapes = [tape]  # pop is atomic: of two calls with `consume` one gets it
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        # What it keeps lies as this machine's kernels want it.
+        raise TypeError("a backward function cannot be copied or pickled; call vjp again")
 
     def __repr__(self) -> str:
         wrt = ", ".join(name for name in WRT if name in self._wrt)
@@ -90,7 +96,7 @@ class Backward:
         self._check()
         per_sample = validate.flag("per_sample", per_sample)
         dy = self._d_output(d_output)
-        dh_n, dc_n = states_of(stack, "d_state", d_state, a.x.shape[1], a.batched)
+        dh_n, dc_n = states_of(stack, "d_state", d_state, self._output_shape[1], a.batched)
         if a.packed is not None:
             dh_n, dc_n = (ordered(s, a.packed.sorted_indices) for s in (dh_n, dc_n))
         try:
@@ -133,6 +139,9 @@ class Backward:
             dy = np.zeros((T, N, features), self._stack.dtype)
             dy[a.running] = flat
             return dy
+        if isinstance(given, tuple):
+            got = type(given).__name__ if hasattr(given, "batch_sizes") else f"a tuple of {len(given)}"
+            raise TypeError(f"d_output should be one array, as the output is (d_state is its own argument), got: {got}")
         shape = (N, T, features) if a.swap else (T, N, features) if a.batched else (T, features)
         dy = validate.shaped("d_output", given, shape, self._stack.dtype)
         dy = dy.swapaxes(0, 1) if a.swap else dy if a.batched else dy[:, None]
@@ -182,8 +191,6 @@ def vjp(
     consume = validate.flag("consume", consume)
     every = None if checkpoint_every is None else validate.size("checkpoint_every", checkpoint_every)
     a = arguments(stack, options, x, hx, lengths, reset)
-    if not share and a.packed is None and np.may_share_memory(a.x, cast(Any, x)):
-        a = a._replace(x=np.array(a.x, order="C"))
     if not share and a.reset is not None:
         a = a._replace(reset=np.array(a.reset, order="C"))
     tape = Tape(backward_weights, every, options.dropout)
@@ -198,8 +205,11 @@ def vjp(
         rng=options.rng() if options.dropout else None,
         tape=tape,
     )
-    if not share and a.packed is None and tape.holds(result.y):
-        result = result._replace(y=result.y.copy())
+    if not share and a.packed is None:
+        if tape.x[0] is a.x and np.may_share_memory(a.x, cast(Any, x)):
+            tape.x[0] = np.array(a.x, order="C")
+        if tape.holds(result.y):
+            result = result._replace(y=result.y.copy())
     output, final, _ = returned(result, a)
     return (output, final), Backward(stack, tape, a, names, wanted, consume, check)
 

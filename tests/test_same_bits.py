@@ -90,7 +90,7 @@ class Layer:
         c = c_0.copy() if self.has_c else None
         c_all = np.zeros((T, N, self.H), self.dtype) if self.has_c else None
         lengths = None if lengths is None else np.array(lengths, np.intp)
-        in_threads(self.packed.run(x, y, h, c, lengths, reset, reverse, c_all, True, parts))
+        in_threads(self.packed.run(x, y, h, c, lengths, reset, c_all, reverse=reverse, parts=parts))
         return [y, h, c, c_all] if self.has_c else [y, h]
 
 
@@ -317,15 +317,15 @@ def seen(monkeypatch):
         monkeypatch.setattr(cython, name, spied)
 
     spy("_by_rows", "rows")
-    spy("_by_units", "units")
-    layer = sequence._Run.layer
+    spy("_run", "units")
+    steps = sequence._Run.steps
 
     def spied(*args):
         if threading.current_thread() is not threading.main_thread():
             found.add("sequence")
-        layer(*args)
+        steps(*args)
 
-    monkeypatch.setattr(sequence._Run, "layer", spied)
+    monkeypatch.setattr(sequence._Run, "steps", spied)
     return found
 
 

@@ -558,21 +558,18 @@ def test_after_a_drop_units_are_not_shared_for_a_while(monkeypatch):
     class Prepared:
         panels, recurrent_weights, input_weights, itemsize = 8, 10**7, 10**7, 4
 
-        def run(self, *args):
-            return Run()
-
     clock = 100.0
     monkeypatch.setattr(cython.time, "monotonic", lambda: clock)
     fastrnn.set_num_threads(2)
     for dropped in (False, True):
         Run.dropped = dropped
-        assert cython._split(Prepared(), 10, 1, 2) == (2, cython._by_units)
+        assert cython._split(Prepared(), 10, 1, 2) == (2, "units")
         with threads.team(2) as team:
-            cython._by_units(team, Prepared(), (None,) * 6, False, None, True)
+            cython._run(team, Run())
     assert cython._split(Prepared(), 10, 1, 2)[0] == 1
-    assert cython._split(Prepared(), 10, 2, 2) == (2, cython._by_rows)
+    assert cython._split(Prepared(), 10, 2, 2) == (2, "rows")
     clock += 1
-    assert cython._split(Prepared(), 10, 1, 2) == (2, cython._by_units)
+    assert cython._split(Prepared(), 10, 1, 2) == (2, "units")
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,13 @@ cdef class PackedWeights:
     def itemsize(self) -> int:
         return sizeof(real)
 
-    def run(self, x, y, h, c, lengths, reset, c_all, gates, bint reverse, bint flush, int parts=1):
+    def run(self, x, y, h, c=None, lengths=None, reset=None, c_all=None, gates=None, bint reverse=False,
+            bint flush=True, int parts=1):
         """All steps, for a caller and parts - 1 further threads; arguments as in `backends.Backend.forward`."""
         return LayerRun(self, (x, y, h, c, lengths, reset, c_all, gates), reverse, flush, parts)
 
-    def forward(self, x, y, h, c, lengths, reset, c_all, gates, bint reverse, bint flush):
+    def forward(self, x, y, h, c=None, lengths=None, reset=None, c_all=None, gates=None, bint reverse=False,
+                bint flush=True):
         """All steps; arguments as in `backends.Backend.forward`."""
         LayerRun(self, (x, y, h, c, lengths, reset, c_all, gates), reverse, flush, 1)(0)
 
