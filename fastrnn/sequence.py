@@ -111,7 +111,12 @@ def forward(
         tape.order, tape.lengths, tape.reset = order, lengths, reset
     run = _Run(stack, h_n, c_n, states, lengths, reset, tape)
 
-    new = np.empty if lengths is None else np.zeros  # nothing writes past a length
+    def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        y = np.empty(shape, dtype) if tape is None else stack.backend.empty(shape, dtype)
+        if lengths is not None:  # nothing writes past a length
+            y[...] = 0
+        return y
+
     y_last = new((T, N, D * sizes.out_size), x.dtype) if out is None or order is not None else out
     if y_last is out and lengths is not None:
         y_last[:] = 0

@@ -194,6 +194,7 @@ def vjp(
     if not share and a.reset is not None:
         a = a._replace(reset=np.array(a.reset, order="C"))
     tape = Tape(backward_weights, every, options.dropout)
+    shape = (*a.x.shape[:2], stack.sizes.directions * stack.sizes.out_size)
     result = sequence.forward(
         stack,
         a.x,
@@ -203,11 +204,13 @@ def vjp(
         reset=a.reset,
         dropout=options.dropout,
         rng=options.rng() if options.dropout else None,
+        out=np.empty(shape, stack.dtype) if share else None,  # not memory of the tape, whose blocks are large
         tape=tape,
     )
     if not share and a.packed is None:
         if tape.x[0] is a.x and np.may_share_memory(a.x, cast(Any, x)):
-            tape.x[0] = np.array(a.x, order="C")
+            tape.x[0] = stack.backend.empty(a.x.shape, stack.dtype)
+            tape.x[0][...] = a.x
         if tape.holds(result.y):
             result = result._replace(y=result.y.copy())
     output, final, _ = returned(result, a)
