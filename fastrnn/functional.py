@@ -264,10 +264,10 @@ def _network(spec: CellSpec, params: Any) -> _Network:
     dtype = np.dtype(np.float64 if getattr(params["weight_ih_l0"], "dtype", None) == np.float64 else np.float32)
     arrays = {name: validate.real_array(f"params[{name!r}]", value, dtype) for name, value in params.items()}
     w_ih, w_hh = arrays["weight_ih_l0"], arrays["weight_hh_l0"]
-    for name in ("weight_ih_l0", "weight_hh_l0"):
+    projected = spec.has_c and "weight_hr_l0" in arrays
+    for name in ("weight_ih_l0", "weight_hh_l0", *["weight_hr_l0"] * projected):
         if arrays[name].ndim != 2 or 0 in arrays[name].shape:
             raise ValueError(f"params[{name!r}] should have two sizes, none of them 0, got: {arrays[name].shape}")
-    projected = spec.has_c and "weight_hr_l0" in arrays
     hidden_size = arrays["weight_hr_l0"].shape[-1] if projected else w_hh.shape[1]
     if w_ih.shape[0] != spec.n_gates * hidden_size:
         raise ValueError(

@@ -186,7 +186,27 @@ def without(*names):
         (without("bias_hh_l1"), ValueError, "params lacks bias_hh_l1 of LSTM"),
         (without("weight_hr_l1_reverse", "bias_ih_l1"), ValueError, "params lacks bias_ih_l1, weight_hr_l1_reverse of"),
         (without("weight_ih_l1"), ValueError, "params has weight_hh_l1, .*which LSTM with these parameters has not"),
-        (without("weight_hr_l0"), ValueError, "params has weight_hr_l0_reverse, .*which LSTM with"),
+        (
+            without("weight_hr_l0"),
+            ValueError,
+            r"params\['weight_ih_l0'\] should have 4 x 2 rows, as LSTM with 2 hidden",
+        ),
+        (
+            without("weight_hr_l0", "weight_hr_l0_reverse"),
+            ValueError,
+            r"params\['weight_ih_l0'\] should have 4 x 2 rows",
+        ),
+        (PARAMS | {"weight_hr_l0": 5}, ValueError, r"params\['weight_hr_l0'\] should have two sizes.*got: \(\)"),
+        (
+            PARAMS | {"weight_hr_l0": np.ones((0, 5))},
+            ValueError,
+            r"params\['weight_hr_l0'\] should have two sizes.*\(0, 5",
+        ),
+        (
+            PARAMS | {"weight_hr_l0": np.ones((3, 5))},
+            ValueError,
+            r"params\['weight_hr_l0'\] should have shape \(2, 5\)",
+        ),
         (without("bias_ih_l0"), ValueError, "params has bias_hh_l0, .*which LSTM with"),
         (PARAMS | {"scale": 1}, ValueError, "params has scale, which LSTM with these parameters has not"),
         (PARAMS | {1: X}, ValueError, "params has 1, which LSTM with these parameters has not"),
@@ -200,7 +220,7 @@ def without(*names):
         (
             PARAMS | {"weight_ih_l0": np.ones((21, 3))},
             ValueError,
-            r"params\['weight_ih_l0'\] should have shape \(20, 3",
+            r"params\['weight_ih_l0'\] should have 4 x 5 rows",
         ),
         (
             PARAMS | {"bias_ih_l0": np.ones(19)},
@@ -224,22 +244,15 @@ def test_wrong_parameters(function, params, error, words):
 @pytest.mark.parametrize(
     ("function", "params", "words"),
     [
-        (F.gru, PARAMS, "params has weight_hr_l0.*, which GRU with these parameters has not"),
-        (
-            F.rnn,
-            fastrnn.GRU(3, 5).state_dict(),
-            r"params\['weight_hh_l0'\] should have shape \(15, 15\), got: \(15, 5\)",
-        ),
-        (F.gru, fastrnn.RNN(3, 5).state_dict(), r"params\['weight_ih_l0'\] should have shape \(3, 3\), got: \(5, 3\)"),
-        (
-            F.gru,
-            fastrnn.LSTM(3, 6).state_dict(),
-            r"params\['weight_hh_l0'\] should have shape \(24, 8\), got: \(24, 6\)",
-        ),
+        (F.gru, PARAMS, "should have 3 x 2 rows, as GRU with 2 hidden units has, got: 20"),
+        (F.gru, without("weight_hr_l0") | {"weight_hh_l0": np.ones((20, 5))}, "should have 3 x 5 rows, .*got: 20"),
+        (F.rnn, fastrnn.GRU(3, 5).state_dict(), "should have 1 x 5 rows, as RNN with 5 hidden units has, got: 15"),
+        (F.gru, fastrnn.RNN(3, 5).state_dict(), "should have 3 x 5 rows, as GRU with 5 hidden units has, got: 5"),
+        (F.gru, fastrnn.LSTM(3, 6).state_dict(), "should have 3 x 6 rows, as GRU with 6 hidden units has, got: 24"),
     ],
 )
 def test_parameters_of_another_kind(function, params, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=rf"params\['weight_ih_l0'\] {words}"):
         function(X, None, params)
 
 
