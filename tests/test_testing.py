@@ -201,6 +201,10 @@ def test_tolerance_max_elements_and_rng(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
+        ({"layer": np.tanh}, TypeError, "layer should be a layer of fastrnn, got: ufunc"),
+        ({"tolerance": 0}, ValueError, "tolerance should be a positive number, got: 0"),
+        ({"tolerance": "1e-7"}, ValueError, "tolerance should be a positive number, got: '1e-7'"),
+        ({"tolerance": float("nan")}, ValueError, "tolerance should be a positive number, got: nan"),
         ({"max_elements": 0}, ValueError, "max_elements must be greater than zero"),
         ({"max_elements": 1.5}, TypeError, "max_elements should be of type int"),
         ({"rng": "seed"}, TypeError, "rng should be an int, a numpy Generator or None"),
@@ -211,7 +215,7 @@ def test_tolerance_max_elements_and_rng(monkeypatch):
 )
 def test_wrong_arguments(options, error, words):
     with pytest.raises(error, match=words):
-        check_gradients(make("gru", 2, 3), **options)
+        check_gradients(**({"layer": make("gru", 2, 3)} | options))
 
 
 def test_public_names():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import threading
 from importlib import import_module
 from itertools import combinations
@@ -135,6 +136,14 @@ def test_what_is_not_given_is_zero(case, backend):
     for a, b in zip(*(arrays_in(backward(d, d_state)).values() for d in (None, 0 * d_output)), strict=True):
         np.testing.assert_array_equal(a, b)  # but for the sign of zeros
     assert not any(array.any() for array in arrays_in(backward(None)).values())
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_backward_functions_are_not_copied(clone):
+    _, backward = Case("gru", 2, 1, 3, 4).vjp(wrt=("params", "x"))
+    assert repr(backward) == "<backward through GRU with respect to x, params>"
+    with pytest.raises(TypeError, match="a backward function cannot be copied or pickled; call vjp again"):
+        clone(backward)
 
 
 # --- wrt --------------------------------------------------------------------------------------------------------------
