@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 
 def cases(engines: Sequence[str], quick: bool) -> list[Case]:
-    long, T, N, H = (2000, 200, 4, 64) if quick else (100_000, 2000, 32, 256)
+    long, T, N, H = (20_000, 200, 4, 64) if quick else (100_000, 2000, 32, 256)
     checkpointed = Case("fastrnn", "LSTM", long, 1, H, long // 100, 300.0)
     return [
         checkpointed,

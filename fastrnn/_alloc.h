@@ -4,9 +4,10 @@
 #pragma once
 #include <stddef.h>
 #include <stdlib.h>
+
+#include "_atomic.h"
 #if defined(_WIN32)
 #include <malloc.h>
-#include <windows.h>
 #elif defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -15,52 +16,67 @@
 #define HUGE_PAGE ((size_t)2 << 20)
 #define HUGE_FROM ((size_t)256 << 10) /* below this, a whole huge page would be mostly waste */
 
-#if defined(__GNUC__)
-#define take_lock(p) (!__atomic_exchange_n(p, 1, __ATOMIC_ACQUIRE))
-#define give_lock(p) __atomic_store_n(p, 0, __ATOMIC_RELEASE)
-#else
-#define take_lock(p) (!InterlockedExchange(p, 1))
-#define give_lock(p) InterlockedExchange(p, 0)
-#endif
-
 /* Large blocks that were given back, for whoever asks for that size next. The system gives memory page by page, each
    filled with zeros first: a training step of LSTM H=128 over one sequence of 100 steps, its weights packed anew, took
-   1.4 ms without and takes 1.1. Nobody waits for the lock, so a fork while it is held does no harm. */
+   1.4 ms without and takes 1.1. Where there is no room the oldest make some. Nobody waits for the lock; a child forked
+   while it is held by another thread does without kept blocks. */
 #define KEPT_BLOCKS 16
 #define KEPT_BYTES ((size_t)64 << 20) /* in all */
 
+typedef struct { void *p; size_t bytes; } kept_block;
+
 static struct {
     volatile long lock;
+    int oldest;
     size_t bytes; /* in all */
-    struct { void *p; size_t bytes; } block[KEPT_BLOCKS];
+    kept_block block[KEPT_BLOCKS];
 } kept;
 
 static inline void *kept_take(size_t bytes) {
     void *p = NULL;
-    if (!take_lock(&kept.lock)) return NULL;
+    if (atomic_swap(&kept.lock, 1)) return NULL;
     for (int i = 0; i < KEPT_BLOCKS && p == NULL; i++) {
         if (kept.block[i].p == NULL || kept.block[i].bytes != bytes) continue;
         p = kept.block[i].p;
         kept.block[i].p = NULL;
         kept.bytes -= bytes;
     }
-    give_lock(&kept.lock);
+    atomic_set(&kept.lock, 0);
     return p;
 }
 
-/* Whether it was kept. */
-static inline int kept_give(void *p, size_t bytes) {
-    int done = 0;
-    if (!take_lock(&kept.lock)) return 0;
-    for (int i = 0; i < KEPT_BLOCKS && !done && kept.bytes + bytes <= KEPT_BYTES; i++) {
-        if (kept.block[i].p != NULL) continue;
-        kept.block[i].p = p;
-        kept.block[i].bytes = bytes;
-        kept.bytes += bytes;
-        done = 1;
+static inline void system_free(void *p) {
+#if defined(_WIN32)
+    _aligned_free(p);
+#else
+    free(p);
+#endif
+}
+
+static inline void kept_give(void *p, size_t bytes) {
+    void *out[KEPT_BLOCKS];
+    int n = 0;
+    if (bytes > KEPT_BYTES || atomic_swap(&kept.lock, 1)) {
+        system_free(p);
+        return;
     }
-    give_lock(&kept.lock);
-    return done;
+    do { /* one turn past all slots at most: empty ones are passed over while there is too little room */
+        kept_block *slot = &kept.block[kept.oldest];
+        kept.oldest = (kept.oldest + 1) % KEPT_BLOCKS;
+        if (slot->p != NULL) {
+            out[n++] = slot->p;
+            kept.bytes -= slot->bytes;
+            slot->p = NULL;
+        }
+        if (kept.bytes + bytes <= KEPT_BYTES) {
+            slot->p = p;
+            slot->bytes = bytes;
+            kept.bytes += bytes;
+            p = NULL;
+        }
+    } while (p != NULL);
+    atomic_set(&kept.lock, 0);
+    while (n > 0) system_free(out[--n]);
 }
 
 /* What is really asked of the system for so many bytes; 0 where that does not fit into a size_t. */
@@ -87,10 +103,8 @@ static inline void *aligned_new(size_t bytes) {
 
 /* bytes: as many as were asked for */
 static inline void aligned_delete(void *p, size_t bytes) {
-    if (p == NULL || (bytes >= HUGE_FROM && kept_give(p, rounded(bytes)))) return;
-#if defined(_WIN32)
-    _aligned_free(p);
-#else
-    free(p);
-#endif
+    if (p != NULL && bytes >= HUGE_FROM)
+        kept_give(p, rounded(bytes));
+    else
+        system_free(p);
 }

@@ -4,22 +4,13 @@
 #pragma once
 #include <errno.h>
 #include <time.h>
+
+#include "_atomic.h"
 #if defined(_WIN32)
-#include <windows.h>
 #define yield_processor() SwitchToThread()
 #else
 #include <sched.h>
 #define yield_processor() sched_yield()
-#endif
-
-#if defined(__GNUC__)
-#define atomic_add(p, n) __atomic_add_fetch(p, n, __ATOMIC_ACQ_REL)
-#define atomic_get(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
-#define atomic_set(p, n) __atomic_store_n(p, n, __ATOMIC_RELEASE)
-#else
-#define atomic_add(p, n) (InterlockedExchangeAdd(p, n) + (n))
-#define atomic_get(p) InterlockedOr(p, 0)
-#define atomic_set(p, n) InterlockedExchange(p, n)
 #endif
 
 #if defined(__x86_64__) || defined(_M_X64)

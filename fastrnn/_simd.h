@@ -217,7 +217,12 @@ INLINE void vtranspose(const real *a, ptrdiff_t lda, real *to, ptrdiff_t ldt)
     for (int i = 0; i < VL; i++)
         vstore(to + i * ldt, row[i]);
 #undef STAGE
+#undef STAGES
 #undef LANES
+#undef LANES_2
+#undef LANES_4
+#undef LANES_8
+#undef LANES_16
 #undef LOW
 #undef HIGH
 #else

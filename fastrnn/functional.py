@@ -57,7 +57,7 @@ def rnn(
     x, hx, lengths, reset, return_states, out
         As in the call of a layer; `hx` may be None, for zeros.
     params : mapping of str to array
-        Under torch's names, all of one network and no others; float64 where they are, else taken as float32.
+        Under torch's names, all of one network and no others; float64 where one of them is, else float32.
     nonlinearity : "tanh" or "relu"
     batch_first : bool
         `x` and the output are (N, T, ...).
@@ -261,7 +261,8 @@ def _network(spec: CellSpec, params: Any) -> _Network:
     for name in ("weight_ih_l0", "weight_hh_l0"):
         if name not in params:
             raise ValueError(f"params should have {name}, got: {', '.join(map(str, list(params)[:8])) or 'none'}")
-    dtype = np.dtype(np.float64 if getattr(params["weight_ih_l0"], "dtype", None) == np.float64 else np.float32)
+    exact = any(getattr(value, "dtype", None) == np.float64 for value in params.values())
+    dtype = np.dtype(np.float64 if exact else np.float32)
     arrays = {name: validate.real_array(f"params[{name!r}]", value, dtype) for name, value in params.items()}
     w_ih, w_hh = arrays["weight_ih_l0"], arrays["weight_hh_l0"]
     projected = spec.has_c and "weight_hr_l0" in arrays

@@ -184,14 +184,13 @@ def vjp(
     check : function
         Raises where the weights have changed.
     share : bool
-        Keep the caller's `x` and `reset` and the output themselves, for a caller who sees to it that nobody writes to
-        them.
+        Keep the caller's `x` and the output themselves, for a caller who sees to it that nobody writes to them.
     """
     wanted = _wrt(wrt)
     consume = validate.flag("consume", consume)
     every = None if checkpoint_every is None else validate.size("checkpoint_every", checkpoint_every)
     a = arguments(stack, options, x, hx, lengths, reset)
-    if not share and a.reset is not None:
+    if a.reset is not None:
         a = a._replace(reset=np.array(a.reset, order="C"))
     tape = Tape(backward_weights, every, options.dropout)
     shape = (*a.x.shape[:2], stack.sizes.directions * stack.sizes.out_size)
@@ -204,7 +203,8 @@ def vjp(
         reset=a.reset,
         dropout=options.dropout,
         rng=options.rng() if options.dropout else None,
-        out=np.empty(shape, stack.dtype) if share else None,  # not memory of the tape, whose blocks are large
+        # Not memory of the tape, whose blocks are large, where the caller gets it and not a copy.
+        out=np.empty(shape, stack.dtype) if share or every is not None else None,
         tape=tape,
     )
     if not share and a.packed is None:

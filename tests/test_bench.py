@@ -249,7 +249,7 @@ def test_memory():
     out = printed_by(subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment))
     figures = json.loads(out[out.index("\n[\n") :])
     long, checkpointed = figures[1], figures[0]
-    assert (long["T"], checkpointed["every"]) == (2000, 20)
+    assert (long["T"], checkpointed["every"]) == (20_000, 200)
     # Gates, cell state, x and y, seven numbers for each unit; other parts of the process also come and go.
     assert 0.5 * 7 < long["per_step_and_row"] < 2 * 7
     assert checkpointed["megabytes"] < long["megabytes"]

@@ -234,9 +234,9 @@ cdef void gates_back(const Packs* p, const BackwardPacks* w, const Back* b, Back
                      Py_ssize_t r, Py_ssize_t n) noexcept nogil:
     """The gate gradients of one row."""
     cdef const Run* run = &b.run
-    cdef const real* gates = <const real*>(run.gates + t * run.gates_t + n * run.gates_n)
+    cdef const real* gates = <const real*>at_step(at_step(run.gates, t, run.gates_t), n, run.gates_n)
     cdef const real* h = <const real*>(run.y + t * run.y_t + n * run.y_n)
-    cdef const real* c = <const real*>(run.c_all + t * run.c_all_t + n * run.c_all_n)
+    cdef const real* c = <const real*>at_step(at_step(run.c_all, t, run.c_all_t), n, run.c_all_n)
     cdef const real* c_prev = NULL
     cdef real* dh = s.du + n * s.ldc if p.P else s.dh + n * s.ldh
     cdef real* dgx

@@ -22,6 +22,10 @@ cdef inline Py_ssize_t active_rows(const Run* run, Py_ssize_t t, Py_ssize_t near
     return near
 
 
+cdef inline char* at_step(const char* all_steps, Py_ssize_t t, Py_ssize_t stride) noexcept nogil:
+    return <char*>all_steps + t * stride if all_steps != NULL else NULL
+
+
 cdef struct Scratch:
     Py_ssize_t steps        # per chunk
     Py_ssize_t ldh, ldc     # elements from row to row of the states below: whole panels
@@ -130,7 +134,7 @@ cdef void forward(const Packs* p, const Run* run, Scratch* s, Part* a) noexcept 
                 moved = reset_rows(p, run, s, a, now, t, N) or moved
             if moved:
                 wait(a)     # the product below reads every unit's state
-            step(p, s, a, N, s.z + s.first[j] * p.ldz, now, run.gates != NULL, run.gates + t * run.gates_t,
+            step(p, s, a, N, s.z + s.first[j] * p.ldz, now, run.gates != NULL, at_step(run.gates, t, run.gates_t),
                  run.gates_n)
             now = 1 - now
             wait(a)

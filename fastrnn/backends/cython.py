@@ -112,7 +112,7 @@ def gates_width(prepared: BackwardWeights) -> int:
     return width
 
 
-_LARGE = 256 << 10  # bytes: HUGE_FROM of `_alloc.h`
+_LARGE = 1 << 20  # bytes: blocks are of 2 MiB, and smaller arrays would fill less than half of one
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -223,15 +223,9 @@ class CellBackward:
         grads = self._backward(None, tuple(states) if self._spec.has_c else states[0], per_sample=per_sample)
 
         def back(a: Any) -> Any:
-            return (
-                None
-                if a is None
-                else tuple(map(back, a))
-                if isinstance(a, tuple)
-                else a[0]
-                if self._batched
-                else a[0, 0]
-            )
+            if a is None or isinstance(a, tuple):
+                return a and tuple(map(back, a))
+            return a[0] if self._batched else a[0, 0]
 
         return grads._replace(x=back(grads.x), hx=back(grads.hx))
 
