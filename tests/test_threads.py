@@ -548,6 +548,57 @@ def test_threads_that_keep_waiting_are_dropped(why, form, reverse):
         pytest.fail("it never went on alone")
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("form", ["whole", "ragged reset"])
+@pytest.mark.parametrize("why", ["more to do", "no processor"])
+def test_threads_that_keep_waiting_are_dropped_on_the_way_back(why, form, reverse):
+    """The same with gradients: those of the weights too have the bits that one thread gives them."""
+    rng = np.random.default_rng(0)
+    if why == "more to do":  # of three panels of columns the second thread does two
+        parts, T, N, H, late = 2, 10, 32000 // lanes(), 12 * lanes(), True
+    else:
+        parts, T, N, H, late = 2 * (os.cpu_count() or 1), 300, 4, 16 * lanes(), None
+    kernels = import_module(f"fastrnn._kernels_f32_{cython.ISA}")
+    weights = [
+        rng.uniform(-0.1, 0.1, shape).astype(np.float32) for shape in [(4 * H, 3), (4 * H, H), (4 * H,), (4 * H,)]
+    ]
+    packed = kernels.BackwardWeights("lstm", *weights)
+    x, y, dy = (rng.normal(size=(T, N, n)).astype(np.float32) for n in (3, H, H))
+    h_0, c_0, dh_n, dc_n = (rng.normal(size=(N, H)).astype(np.float32) for _ in range(4))
+    c_all = rng.normal(size=(T, N, H)).astype(np.float32)
+    gates = rng.uniform(size=(T, N, packed.gates_width)).astype(np.float32)
+    lengths = reset = None
+    if form == "ragged reset":
+        lengths = np.sort(np.maximum(T - rng.integers(0, 3, N), 0))[::-1].astype(np.intp)
+        reset = rng.random((T, N)) < 0.1
+
+    def gradients(parts):
+        dx, dh, dc, sums = np.zeros_like(x), dh_n.copy(), dc_n.copy(), kernels.WeightSums(packed)
+        arrays = (x, y, h_0, c_0, c_all, gates, lengths, reset, dy, dx, dh, dc)
+        run = packed.backward(arrays, sums, reverse, True, parts, False)
+        others = [threading.Thread(target=run, args=(i,)) for i in range(1, parts)]
+        for other in others:
+            other.start()
+        run(0)
+        for other in others:
+            other.join()
+        of_weights = [np.empty_like(w) for w in weights]
+        sums.unpack(*of_weights)
+        return run.dropped, (dx, dh, dc, *of_weights)
+
+    dropped, expected = gradients(1)
+    assert not dropped
+    assert all(np.isfinite(a).all() and a.any() for a in expected)
+    for _ in range(20):
+        dropped, got = gradients(parts)
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
+        if dropped or late is None:
+            break
+    else:
+        pytest.fail("it never went on alone")
+
+
 def test_after_a_drop_units_are_not_shared_for_a_while(monkeypatch):
     class Run:
         parts, dropped = 2, False
