@@ -148,16 +148,13 @@ class _Run(NamedTuple):
 
     def _row_by_row(self, i: int, rows: _Rows) -> Weights:
         """The gradients of the weights with a leading axis N."""
-        N = len(rows.dh)
-        stacked: Weights | None = None
-        for n, row in enumerate(rows.each() or [rows]):
-            weights = self._gradients(i, row)
-            if stacked is None:
-                stacked = weights.each(lambda w: np.empty((N, *w.shape), w.dtype))
-            for to, w in zip(stacked, weights, strict=True):
-                if to is not None and w is not None and N:
+        backend, N = self.stack.backend, len(rows.dh)
+        zeros = backend.weight_gradients(backend.new_sums(self.tape.backward_weights[i]))
+        stacked = zeros.each(lambda w: np.empty((N, *w.shape), w.dtype))
+        for n, row in enumerate(rows.each()):
+            for to, w in zip(stacked, self._gradients(i, row), strict=True):
+                if to is not None and w is not None:
                     to[n] = w
-        assert stacked is not None
         return stacked
 
     def _gradients(self, i: int, rows: _Rows) -> Weights:

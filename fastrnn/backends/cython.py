@@ -194,6 +194,8 @@ def _split(prepared: Any, T: int, N: int, wanted: int) -> tuple[int, str]:
     return max(1, min(n, N)), "rows"
 
 
+# On the way forth rows have nothing in common: each thread has a call of its own. On the way back they add to the same
+# sums, so it is one call of which each thread does a part (`make_back_part` in `_kernels/backward_loop.pxi`).
 def _by_rows(team: Team, prepared: Any, arrays: Any, reverse: bool, flush: bool) -> None:
     x, y, h, c, lengths, reset, c_all, gates = arrays
     n = min(team.size, x.shape[1])

@@ -327,6 +327,23 @@ def test_changes_in_place_before_backward_are_an_error(what):
         (output.sum() + h_n.sum()).backward()
 
 
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_resets_may_be_changed_in_place(kind):
+    """A buffer of flags is often filled anew before the gradients are taken."""
+    module, gradients = bridge.GRU(3, 4), []
+    for changes in (False, True):
+        reset = torch.zeros(5, 2, dtype=torch.bool)
+        reset[2, 1] = True
+        reset = reset if kind == "tensor" else reset.numpy()
+        x = torch.ones(5, 2, 3, requires_grad=True)
+        y, _ = module(x, reset=reset)
+        if changes:
+            reset[:] = True
+        y.sum().backward()
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)
+
+
 def test_final_states_may_be_changed_in_place():
     module, x = small("LSTM")
     output, (h_n, c_n) = module(x)
