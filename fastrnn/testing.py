@@ -84,21 +84,29 @@ def check_gradients(
     Notes
     -----
     The scalar is the sum of output and final states, each multiplied with random weights. Derivatives are central
-    differences of fourth order [1]_, ``(8 (f(a+s) - f(a-s)) - (f(a+2s) - f(a-2s))) / 12 s``.
+    differences of fourth order [1]_, ``(8 (f(a+s) - f(a-s)) - (f(a+2s) - f(a-2s))) / 12 s``. Where an argument of relu
+    is exactly 0, there is no derivative and the gradient is reported as wrong.
 
     References
     ----------
     .. [1] Abramowitz and Stegun, Handbook of Mathematical Functions, 25.3.21.
     """
-    if not hasattr(layer, "vjp"):
+    if isinstance(layer, type) or not hasattr(layer, "vjp"):
         raise TypeError(f"layer should be a layer of fastrnn, got: {type(layer).__name__}")
+    if _is_cell(layer) and not (lengths is None and reset is None):
+        raise TypeError("lengths and reset should be None for a cell")
+    if hasattr(x, "batch_sizes"):
+        raise TypeError(f"x should be an array, got: {type(x).__name__}")
     if not isinstance(tolerance, Real) or not tolerance > 0:
         raise ValueError(f"tolerance should be a positive number, got: {tolerance!r}")
     generator = validate.generator(rng)
     n = validate.size("max_elements", max_elements)
     exact = layer.astype("float64").eval()
-    x, states = _inputs(exact, x, hx, generator)
     options = {k: v for k, v in {"lengths": lengths, "reset": reset}.items() if v is not None}
+    if x is None:
+        x = generator.normal(size=(3, exact.input_size) if _is_cell(exact) else (4, 3, exact.input_size))
+    exact(x, hx, **options)  # where they are wrong, the layer says so
+    x, states = _inputs(exact, x, hx, generator)
     pair = exact._spec.has_c
 
     def joined() -> Any:
@@ -124,7 +132,11 @@ def check_gradients(
         scale = max([1.0, *(abs(derivative) for _, derivative in found)])  # not of the gradients, which may be wrong
         for index, (error, derivative) in zip(chosen, found, strict=True):
             if not error <= tolerance * scale:
-                wrong.append(f"{name}[{', '.join(map(str, index))}] is {gradient[index]:.9g}, not {derivative:.9g}")
+                at = f"{name}[{', '.join(map(str, index))}]"
+                wrong.append(
+                    f"{at} is {gradient[index]:.9g}, not {derivative:.9g}: off by {error:.2g}, "
+                    f"allowed {tolerance * scale:.2g}"
+                )
         errors[name] = max([0.0, *(float(error) / scale for error, _ in found)])
         checked += len(chosen)
     if wrong:
@@ -133,11 +145,8 @@ def check_gradients(
     return GradientReport(errors, checked)
 
 
-def _inputs(layer: Any, x: ArrayLike | None, hx: Any, rng: np.random.Generator) -> tuple[Array, list[Array]]:
+def _inputs(layer: Any, x: ArrayLike, hx: Any, rng: np.random.Generator) -> tuple[Array, list[Array]]:
     """Fresh float64 arrays: the input, and the initial states."""
-    if x is None:
-        shape = (3, layer.input_size) if _is_cell(layer) else (4, 3, layer.input_size)
-        x = rng.normal(size=shape)
     x = np.array(x, np.float64)
     if hx is not None:
         return x, [np.array(s, np.float64) for s in (hx if layer._spec.has_c else (hx,))]

@@ -74,6 +74,8 @@ def real_array(name: str, value: ArrayLike, to: np.dtype[Any]) -> Array:
     # Not isinstance: the subclasses of numpy, matrix above all, index in ways of their own.
     if type(value) is np.ndarray and value.dtype == to and value.flags.aligned:
         return value
+    if value is None:
+        raise TypeError(f"{name} should be an array of real numbers, got: None")
     a = _as_array(value, f"{name} should be an array of real numbers")
     # ml_dtypes' bfloat16 and float8 are of kind "V" or "f" and cast like the others.
     if a.dtype.kind not in "biuf" and not (a.dtype.kind == "V" and a.dtype.names is None and _casts(a.dtype, to)):

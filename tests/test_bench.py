@@ -244,7 +244,8 @@ def test_gradients_that_are_wrong(monkeypatch):
 def test_memory():
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("needs Linux's /proc")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ASV_BENCH), os.environ.get("PYTHONPATH", "")])}
+    path = filter(None, [str(ASV_BENCH), os.environ.get("PYTHONPATH")])  # an empty part would be the working folder
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, ASV_BENCH / "memory.py", "--quick", "--engines", "fastrnn", "--json", "/dev/stdout"]
     out = printed_by(subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment))
     figures = json.loads(out[out.index("\n[\n") :])

@@ -117,7 +117,7 @@ NOT_REAL = [
     (np.full((4, 2, 3), None), "object"),
     (np.zeros((4, 2, 3), "datetime64[s]"), "datetime64"),
     ([[[b"x"] * 3] * 2] * 4, r"\|S1"),
-    (None, "object"),
+    (None, "None"),
     ("text", "<U4"),
     ({"x": 1}, "object"),
     (object(), "object"),
