@@ -66,7 +66,7 @@ def check_gradients(
     max_elements : int
         Of each array at most so many elements, drawn at random, are varied.
     tolerance : float
-        Largest error, relative to max(1, largest gradient).
+        Largest error, relative to max(1, largest derivative).
     rng : int, numpy.random.Generator or None
         Draws inputs, elements and the scalar that is differentiated.
 

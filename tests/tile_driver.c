@@ -165,6 +165,15 @@ static void check_memory(void)
     check(blocks[0] != NULL && blocks[0] != again, "one block for two", (shape){0, 0, 0}, 0);
     aligned_delete(again, large);
     aligned_delete(blocks[0], large);
+    /* Who takes and gives one size again and again drives out no other. */
+    void *other = aligned_new(3 * large);
+    aligned_delete(other, 3 * large);
+    for (int i = 0; i < 2 * KEPT_BLOCKS; i++)
+        aligned_delete(aligned_new(HUGE_PAGE), HUGE_PAGE);
+    again = kept_take(3 * large); /* the system might give the same address */
+    check(again == other, "a block was driven out for nothing", (shape){0, 0, 0}, 0);
+    if (again != NULL)
+        aligned_delete(again, 3 * large);
     /* Another size takes the place of what nobody asks for any more. */
     for (int i = 0; i < 2 * KEPT_BLOCKS; i++) {
         blocks[0] = aligned_new(2 * large);
