@@ -1,0 +1,162 @@
+"""A cell as a Numba type: so that one loop serves every cell, inlined, and is found again in Numba's cache on disk.
+
+A `Tag` is an empty value whose *type* says which cell it is. Numba's cache knows compiled code by the types of the
+arguments, so it tells cells apart and hits in the next process; a loop that closes over a compiled body never does.
+
+The cache looks at the date of one file only, that of the outermost function, and a user's cached loop has our code
+inlined. So the type's name holds a digest of everything that is compiled in: these files, the body, what the body
+calls, and the values of the constants that it uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types as python_types
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import njit, types
+from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
+
+from .. import cells, derive, elementary
+from .lanes import BYTES, INLINE, lanes
+
+
+class CellType(types.Opaque):  # type: ignore[misc]
+    """The type of a `Tag`: a cell and the dtype that it computes in."""
+
+    def __init__(self, name: str, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=name)
+
+
+register_model(CellType)(models.OpaqueModel)
+
+
+class Compiled(NamedTuple):
+    """What the loops are made of for one cell and dtype; sizes in registers or in numbers."""
+
+    G: int  # gates
+    S: int  # states
+    U: int  # unit weights
+    recurrent: bool
+    sums_only: bool  # gx and gh matter as gx + gh only, and have the same gradients
+    width: int  # registers of a panel of gates
+    VL: int  # numbers in a register
+    body: Any  # compiled
+    backward: Any
+    dtype: Any
+
+
+class Tag:
+    """What the compiled loops get as their first argument."""
+
+    def __init__(self, spec: cells.CellSpec, dtype: np.dtype[Any]) -> None:
+        self.type, self.spec, self.dtype = cell_type(spec, dtype), spec, dtype
+
+    def __reduce__(self) -> Any:
+        return Tag, (self.spec, self.dtype)
+
+
+@typeof_impl.register(Tag)
+def _typeof(tag: Tag, c: Any) -> CellType:
+    return tag.type
+
+
+@unbox(CellType)
+def _unbox(typ: Any, obj: Any, c: Any) -> Any:
+    return NativeValue(c.context.get_dummy_value())
+
+
+_SPECS: dict[str, cells.CellSpec] = {}  # not attributes of the type, which is pickled into Numba's cache
+
+
+@cache
+def cell_type(spec: cells.CellSpec, dtype: np.dtype[Any]) -> CellType:
+    digest = hashlib.sha256(_own_sources())
+    for piece in _pieces(spec.body, set()):
+        digest.update(piece)
+    for piece in _pieces(backward_body(spec), set()):
+        digest.update(piece)
+    digest.update(repr((BYTES, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent)).encode())
+    name = f"Cell({spec.name}, {dtype}, {digest.hexdigest()[:16]})"
+    _SPECS[name] = spec
+    return CellType(name, numba.from_dtype(dtype))
+
+
+@cache
+def backward_body(spec: cells.CellSpec) -> Callable[..., Any]:
+    if spec.backward is not None:
+        return spec.backward
+    return derive.backward_of(spec.body, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent)
+
+
+@cache
+def compiled(cell: CellType) -> Compiled:
+    """What `cell` is made of; called while Numba compiles."""
+    spec = _SPECS[cell.name]
+    G, S, U = spec.n_gates, spec.n_states, spec.unit_weights
+    return Compiled(
+        G,
+        S,
+        U,
+        spec.recurrent,
+        not spec.recurrent or derive.sums_only(spec.body, G, S, U),
+        G if G > 2 else 4,
+        lanes(cell.dtype).count,
+        njit(**INLINE)(spec.body),
+        njit(**INLINE)(backward_body(spec)),
+        cell.dtype,
+    )
+
+
+@cache
+def _own_sources() -> bytes:
+    folder = Path(__file__).parent
+    files = [*sorted(folder.glob("*.py")), Path(elementary.__file__)]
+    return b"".join(file.read_bytes() for file in files)
+
+
+def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
+    """Everything that compiled code of a function depends on: its bytecode, and the globals that it names."""
+    function = getattr(value, "py_func", value)  # of a Numba dispatcher
+    if not isinstance(function, python_types.FunctionType):
+        yield repr(value.tobytes() if isinstance(value, np.ndarray) else value).encode()
+        return
+    if id(function) in seen or function.__module__ == elementary.__name__:
+        yield function.__qualname__.encode()
+        return
+    seen.add(id(function))
+    yield from _code_pieces(function.__code__)
+    names = set(_names(function.__code__))
+    for cell in function.__closure__ or ():
+        yield from _pieces(cell.cell_contents, seen)
+    for name in sorted(names & function.__globals__.keys()):
+        found = function.__globals__[name]
+        if isinstance(found, python_types.ModuleType):
+            for attribute in sorted(names & vars(found).keys()):
+                yield from _pieces(vars(found)[attribute], seen)
+        else:
+            yield from _pieces(found, seen)
+    yield from _pieces(function.__defaults__, seen)
+
+
+def _code_pieces(code: python_types.CodeType) -> Iterator[bytes]:
+    yield code.co_code
+    for constant in code.co_consts:
+        if isinstance(constant, python_types.CodeType):
+            yield from _code_pieces(constant)
+        else:
+            yield repr(constant).encode()
+    yield repr((code.co_names, code.co_varnames, code.co_freevars)).encode()
+
+
+def _names(code: python_types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, python_types.CodeType):
+            yield from _names(constant)
