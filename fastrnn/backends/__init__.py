@@ -23,8 +23,11 @@ Array = NDArray[Any]
 
 #: The first is the default. Where it cannot run, that is an error and not a reason to take the next one, which may be a
 #: hundred times slower.
-NAMES = ("cython", "reference")
-_INSTALL = {"cython": "build fastrnn with a C compiler: pip install --force-reinstall fastrnn"}
+NAMES = ("cython", "numba", "reference")
+_INSTALL = {
+    "cython": "build fastrnn with a C compiler: pip install --force-reinstall fastrnn",
+    "numba": 'pip install "fastrnn[numba]"',
+}
 
 
 class Record(NamedTuple):
@@ -33,8 +36,8 @@ class Record(NamedTuple):
     x: Array  # (T, N, I)
     y: Array  # (T, N, H_out): the output, which is the state after each step
     h_0: Array  # (N, H_out)
-    c_0: Array | None  # (N, H)
-    c_all: Array | None  # (T, N, H)
+    c_0: Array | None  # (N, C)
+    c_all: Array | None  # (T, N, C)
     gates: Array | None  # (T, N, gates_width), as the backend's own `forward` wrote them
     lengths: Array | None
     reset: Array | None
@@ -42,8 +45,12 @@ class Record(NamedTuple):
 
 
 class Backend(Protocol):
-    """What a backend offers. Modules are backends: they define these functions."""
+    """What a backend offers. Modules are backends: they define these functions.
 
+    A cell of S states has h and, side by side in one array c, the others: C = (S - 1) * H columns.
+    """
+
+    __name__: str
     CHUNK_STEPS: int
     """Gradients are the same to the last bit where a sequence is cut at multiples of so many steps."""
 
@@ -76,15 +83,15 @@ class Backend(Protocol):
             Likewise strided. Steps past a row's length are not written.
         h : (N, H_out) INOUT, contiguous
             Initial state; holds the final state afterwards (of a row of length 0: unchanged).
-        c : (N, H) INOUT, contiguous, or None
-            The same for LSTM's cell state.
+        c : (N, C) INOUT, contiguous, or None
+            The same for all other states.
         lengths : (N,) intp, decreasing, or None
         reset : (T, N) bool, contiguous, or None
             True zeroes the state before that step; in the reverse direction after it.
         reverse : bool
             From each row's last step to its first.
-        c_all : (T, N, H) OUT or None
-            The cell state after each step.
+        c_all : (T, N, C) OUT or None
+            They after each step.
         gates : (T, N, gates_width) OUT or None
             What `backward` wants to know of each step besides.
         """
@@ -120,8 +127,8 @@ class Backend(Protocol):
             row's length.
         dh : (N, H_out) INOUT
             Gradient with respect to the final state; holds that of the initial state afterwards.
-        dc : (N, H) INOUT or None
-            The same for LSTM's cell state.
+        dc : (N, C) INOUT or None
+            The same for all other states.
         dx : (T, N, I) OUT or None
             Gradient with respect to the input. Not written past a row's length.
         sums : object INOUT or None
@@ -195,8 +202,11 @@ _process: Backend | None = None
 _context: ContextVar[Backend | None] = ContextVar("fastrnn_backend", default=None)
 
 
-def current() -> Backend:
-    """The backend in force: of the context, else of the process, else FASTRNN_BACKEND, else the default."""
+def current(spec: CellSpec | None = None) -> Backend:
+    """The backend in force: of the context, else of the process, else FASTRNN_BACKEND, else the default.
+
+    For a user's cell, which ``cython`` has no kernels of, ``numba`` takes its place.
+    """
     global _process
     chosen = _context.get() or _process
     if chosen is None:
@@ -204,6 +214,14 @@ def current() -> Backend:
         if name not in NAMES:
             raise ValueError(f"FASTRNN_BACKEND should be one of {', '.join(NAMES)}, got: {name!r}")
         chosen = _process = load(name)
+    if spec is not None and spec.custom and chosen.__name__ == f"{__name__}.cython":
+        try:
+            return load("numba")
+        except BackendError as error:
+            raise BackendError(
+                f"backend 'cython' runs torch's cells only, and {spec.name} is none of them; {error}. "
+                "fastrnn.set_backend(\"reference\") runs it too, slowly"
+            ) from error
     return chosen
 
 
@@ -213,7 +231,7 @@ def set_backend(name: str) -> None:
     Parameters
     ----------
     name : str
-        ``"cython"`` or ``"reference"``.
+        ``"cython"``, ``"numba"`` or ``"reference"``. Users' cells run on ``"numba"`` where ``"cython"`` is chosen.
 
     Raises
     ------

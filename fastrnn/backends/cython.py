@@ -61,8 +61,12 @@ def kernels(dtype: np.dtype[Any]) -> Any:
 
 def prepare(spec: CellSpec, weights: Weights) -> Any:
     """See `backends.Backend.prepare`."""
-    arrays = [None if w is None else np.ascontiguousarray(w) for w in weights]
-    return kernels(weights.w_ih.dtype).PackedWeights(spec.name, *arrays)
+    return kernels(weights.w_ih.dtype).PackedWeights(spec.name, **_given(weights))
+
+
+def _given(weights: Weights) -> dict[str, Array]:
+    """Those that there are, by name."""
+    return {name: np.ascontiguousarray(w) for name, w in weights._asdict().items() if w is not None}
 
 
 def forward(
@@ -100,7 +104,7 @@ class BackwardWeights(NamedTuple):
 
 def prepare_backward(spec: CellSpec, weights: Weights) -> BackwardWeights:
     """See `backends.Backend.prepare_backward`."""
-    given = {name: np.ascontiguousarray(w) for name, w in weights._asdict().items() if w is not None}
+    given = _given(weights)
     dtype = weights.w_ih.dtype
     packed = kernels(dtype).BackwardWeights(spec.name, **given)
     return BackwardWeights(packed, {name: w.shape for name, w in given.items()}, dtype)
@@ -136,7 +140,7 @@ def new_sums(prepared: BackwardWeights) -> Sums:
 def weight_gradients(sums: Sums) -> Weights:
     """See `backends.Backend.weight_gradients`."""
     weights = Weights(**{name: np.empty(shape, sums.of.dtype) for name, shape in sums.of.shapes.items()})
-    sums.packed.unpack(*weights)
+    sums.packed.unpack(**_given(weights))
     return weights
 
 

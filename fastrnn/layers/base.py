@@ -265,7 +265,7 @@ class Layer:
     def _prepare(self, key: Any, make: Any) -> Any:
         """What `make()` gives, kept until the weights change."""
         cache = self._prepared
-        backend = current_backend()
+        backend = current_backend(self._spec)
         if (backend, key) not in cache:
             cache[backend, key] = make(backend)
         return cache[backend, key]
