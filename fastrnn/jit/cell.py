@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
-from .. import cells, derive, elementary
+from .. import bodies, cells, derive, elementary
 from .lanes import BYTES, INLINE, lanes
 
 
@@ -78,7 +78,7 @@ _SPECS: dict[str, cells.CellSpec] = {}  # not attributes of the type, which is p
 @cache
 def cell_type(spec: cells.CellSpec, dtype: np.dtype[Any]) -> CellType:
     digest = hashlib.sha256(_own_sources())
-    for piece in _pieces(spec.body, set()):
+    for piece in _pieces(body(spec), set()):
         digest.update(piece)
     for piece in _pieces(backward_body(spec), set()):
         digest.update(piece)
@@ -88,11 +88,19 @@ def cell_type(spec: cells.CellSpec, dtype: np.dtype[Any]) -> CellType:
     return CellType(name, numba.from_dtype(dtype))
 
 
+def body(spec: cells.CellSpec) -> Callable[..., Any]:
+    found: Callable[..., Any] = spec.body or getattr(bodies, spec.name)
+    return found
+
+
 @cache
 def backward_body(spec: cells.CellSpec) -> Callable[..., Any]:
-    if spec.backward is not None:
-        return spec.backward
-    return derive.backward_of(spec.body, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent)
+    if spec.body is None:
+        torchs: Callable[..., Any] = getattr(bodies, f"{spec.name}_backward")
+        return torchs
+    return spec.backward or derive.backward_of(
+        spec.body, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent
+    )
 
 
 @cache
@@ -105,10 +113,10 @@ def compiled(cell: CellType) -> Compiled:
         S,
         U,
         spec.recurrent,
-        not spec.recurrent or derive.sums_only(spec.body, G, S, U),
+        not spec.recurrent or derive.sums_only(body(spec), G, S, U),
         G if G > 2 else 4,
         lanes(cell.dtype).count,
-        njit(**INLINE)(spec.body),
+        njit(**INLINE)(body(spec)),
         njit(**INLINE)(backward_body(spec)),
         cell.dtype,
     )

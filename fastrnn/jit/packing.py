@@ -52,3 +52,9 @@ def gate_weights(w: Array, gates: int, VL: int, width: int) -> Array:
 def columns(w: Array, VL: int, width: int) -> Array:
     """(K, C) -> (panels, K, width, VL): for products with w itself, not with its transpose."""
     return gate_weights(w.T, 1, VL, width)
+
+
+def line_aligned(a: Array) -> Array:
+    found = aligned(a.shape, a.dtype)
+    found[...] = a
+    return found
