@@ -12,7 +12,7 @@ from ..cells import CellSpec, Weights
 from ..jit import forward as loops
 from ..jit import packing
 from ..jit.cell import Compiled, Tag, compiled
-from ..jit.tile import OUTER
+from ..jit.tile import COLUMNS
 from . import Record, flush_denormals
 
 Array = NDArray[Any]
@@ -55,8 +55,9 @@ def prepare(spec: CellSpec, weights: Weights) -> Prepared:
     unit = None
     if weights.unit is not None:
         unit = packing.aligned((c.U, -(-H // VL) * VL), dtype)
+        unit[...] = 0
         unit[:, :H] = weights.unit
-    w_hr = None if weights.w_hr is None else packing.gate_weights(weights.w_hr, 1, VL, OUTER)
+    w_hr = None if weights.w_hr is None else packing.gate_weights(weights.w_hr, 1, VL, COLUMNS)
     P = 0 if weights.w_hr is None else len(weights.w_hr)
     return Prepared(tag, c, weights.w_ih.shape[1], H, P, w_ih, gates(weights.w_hh), w_hr, bias(weights.b_ih),
                     bias(weights.b_hh), unit)
@@ -92,7 +93,7 @@ def forward(
 ) -> None:
     """See `backends.Backend.forward`."""
     run, memory = _run(prepared, x, y, h, c, lengths, reset, reverse, c_all, gates)
-    loops.forward(prepared.tag, run)
+    loops.forward(prepared.tag, np.array(run))
 
 
 def _run(p, x, y, h, c, lengths, reset, reverse, c_all, gates):
@@ -101,7 +102,7 @@ def _run(p, x, y, h, c, lengths, reset, reverse, c_all, gates):
     whole = w.width * w.VL
     ldg = len(p.b_ih) * whole
     ldu = -(-p.H // w.VL) * w.VL
-    ldh = max(ldu, -(-p.P // (OUTER * w.VL)) * OUTER * w.VL)
+    ldh = max(ldu, -(-p.P // (COLUMNS * w.VL)) * COLUMNS * w.VL)
     rows = max(min(_CHUNK_BYTES // (ldg * size), 256), 24)
     steps = max(1, min(rows // max(N, 1), T))
     s = _Scratch()

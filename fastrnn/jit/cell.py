@@ -20,10 +20,13 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import njit, types
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
 from .. import bodies, cells, derive, elementary
-from .lanes import BYTES, INLINE, lanes
+from . import gates  # noqa: F401  tells Numba what elementary functions are
+from .lanes import BYTES, INNER, lanes
 
 
 class CellType(types.Opaque):  # type: ignore[misc]
@@ -34,22 +37,45 @@ class CellType(types.Opaque):  # type: ignore[misc]
         super().__init__(name=name)
 
 
+    @property
+    def width(self) -> int:
+        """Registers of a panel of gates."""
+        return compiled(self).width
+
+
 register_model(CellType)(models.OpaqueModel)
 
 
+@infer_getattr
+class _Constants(AttributeTemplate):  # type: ignore[misc]
+    """``cell.G`` and the like in compiled code: constants."""
+
+    key = CellType
+
+    def generic_resolve(self, cell: CellType, name: str) -> Any:
+        return types.intp if name in CONSTANTS else None
+
+
+@lower_getattr_generic(CellType)
+def _constant(context: Any, builder: Any, cell: CellType, value: Any, name: str) -> Any:
+    return context.get_constant(types.intp, getattr(compiled(cell), name))
+
+
+CONSTANTS = ("G", "S", "U", "recurrent", "sums_only", "width", "VL")
+
+
 class Compiled(NamedTuple):
-    """What the loops are made of for one cell and dtype; sizes in registers or in numbers."""
+    """What the loops are made of for one cell and dtype."""
 
     G: int  # gates
     S: int  # states
     U: int  # unit weights
-    recurrent: bool
-    sums_only: bool  # gx and gh matter as gx + gh only, and have the same gradients
+    recurrent: int  # whether there is a recurrent part gh
+    sums_only: int  # whether gx and gh matter as gx + gh only, and so have the same gradients
     width: int  # registers of a panel of gates
     VL: int  # numbers in a register
     body: Any  # compiled
     backward: Any
-    dtype: Any
 
 
 class Tag:
@@ -112,13 +138,12 @@ def compiled(cell: CellType) -> Compiled:
         G,
         S,
         U,
-        spec.recurrent,
-        not spec.recurrent or derive.sums_only(body(spec), G, S, U),
+        int(spec.recurrent),
+        int(not spec.recurrent or derive.sums_only(body(spec), G, S, U)),
         G if G > 2 else 4,
         lanes(cell.dtype).count,
-        njit(**INLINE)(body(spec)),
-        njit(**INLINE)(backward_body(spec)),
-        cell.dtype,
+        njit(**INNER)(body(spec)),
+        njit(**INNER)(backward_body(spec)),
     )
 
 

@@ -1,36 +1,38 @@
 """The time loop: one for every cell, direction and batch.
 
-The functions are closures over what `cell.compiled` gives, made while Numba compiles; only the entries, which have a
-`Tag` as their first argument, are cached on disk. As in the Cython kernels, the input part gx of a chunk of steps is
-one product, and the loop forms the recurrent part gh of each step, panel by panel, and from both the new states.
+As in the Cython kernels, the input part gx of a chunk of steps is one product, and the loop forms the recurrent part
+gh of each step, panel by panel, and from both the new states.
 """
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from numba import njit
 from numba.extending import overload
 
-from .cell import CellType, Compiled, compiled
+from .cell import compiled
 from .lanes import (
-    INLINE,
+    INNER,
+    PART,
     STRICT,
     address,
+    clear_row,
+    copy_row,
     flags,
     flush_on,
     flush_restore,
     indices,
     load,
     loads,
+    loads_after,
     reals,
     store,
-    store_some,
     stores,
+    struct,
 )
-from .tile import OUTER, lane_count, product_of
+from .tile import COLUMNS, product
 
 
 class Run(NamedTuple):
@@ -65,7 +67,7 @@ class Run(NamedTuple):
     flush: int
     w_ih: int  # (panels, I, width, VL)
     w_hh: int  # (panels, H_out, width, VL)
-    w_hr: int  # (panels, H, OUTER, VL)
+    w_hr: int  # (panels, H, COLUMNS, VL)
     b_ih: int  # (panels, width, VL)
     b_hh: int
     unit: int  # (U, units)
@@ -86,239 +88,173 @@ class Run(NamedTuple):
     first: int  # (steps + 1): row of gx at which a step of the chunk begins
 
 
-@njit(**INLINE)
-def copy_row(to, source, count):
-    VL = lane_count(to)
-    i = 0
-    while i + VL <= count:
-        store(to + i, load(source + i))
-        i += VL
-    while i < count:
-        to[i] = source[i]
-        i += 1
+
+run_at = struct(Run)
 
 
-@njit(**INLINE)
-def clear_row(to, count):
-    for i in range(count):
-        to[i] = 0
+def unit(cell, gx, gh, h_prev, h, others, u, ldu):
+    """One step of a register full of units of one row: the states other than h in place."""
 
 
-@njit(**INLINE)
-def active_rows(run, t, near):
-    """How many rows have a step t; near: the number at a neighbouring step."""
-    if run.lengths == 0:
-        return run.N
-    lengths = indices(run.lengths)
-    while near > 0 and lengths[near - 1] <= t:
-        near -= 1
-    while near < run.N and lengths[near] > t:
-        near += 1
-    return near
+@overload(unit, jit_options=INNER)
+def _unit(cell, gx, gh, h_prev, h, others, u, ldu):
+    c = compiled(cell)
+    body, G, VL, U, GH, more = c.body, c.G, c.VL, c.U, c.G * c.recurrent, c.S - 1
+    if U and more:
 
+        def impl(cell, gx, gh, h_prev, h, others, u, ldu):
+            s = loads_after(h_prev, others, ldu, more)
+            new = body(loads(gx, VL, G), loads(gh, VL, GH), s, loads(u, ldu, U))
+            store(h, new[0])
+            stores(others, ldu, new[1:])
 
-@njit(**INLINE)
-def time_of(run, i):
-    """The step that is the i-th to be run."""
-    return run.T - 1 - i if run.reverse else i
+    elif U:
 
+        def impl(cell, gx, gh, h_prev, h, others, u, ldu):
+            new = body(loads(gx, VL, G), loads(gh, VL, GH), loads(h_prev, 0, 1), loads(u, ldu, U))
+            store(h, new[0])
 
-@cache
-def body_of(c: Compiled) -> Any:
-    """The body, called in one way whether or not the cell has unit weights."""
-    body, U = c.body, c.U
-    if U:
+    elif more:
 
-        def call(gx, gh, s, u, ldu):
-            return body(gx, gh, s, loads(u, ldu, U))
+        def impl(cell, gx, gh, h_prev, h, others, u, ldu):
+            new = body(loads(gx, VL, G), loads(gh, VL, GH), loads_after(h_prev, others, ldu, more))
+            store(h, new[0])
+            stores(others, ldu, new[1:])
 
     else:
 
-        def call(gx, gh, s, u, ldu):
-            return body(gx, gh, s)
+        def impl(cell, gx, gh, h_prev, h, others, u, ldu):
+            new = body(loads(gx, VL, G), loads(gh, VL, GH), loads(h_prev, 0, 1))
+            store(h, new[0])
 
-    return njit(**INLINE)(call)
-
-
-@cache
-def unit_of(c: Compiled) -> Any:
-    """One step of a register full of units of one row."""
-    body, G, S, VL, sums_only = body_of(c), c.G, c.S, c.VL, c.sums_only
-    GH = G if c.recurrent else 0
-
-    def put_others(others, ldu, new):
-        stores(others, ldu, new[1:])
-
-    if S == 1:
-
-        def put_others(others, ldu, new):  # noqa: F811
-            pass
-
-    put_others = njit(**INLINE)(put_others)
-
-    @njit(**INLINE)
-    def unit(gx, gh, h_prev, h, others, u, ldu):
-        new = body(loads(gx, VL, G), loads(gh, VL, GH), loads_after(h_prev, others, ldu, S - 1), u, ldu)
-        store(h, new[0])
-        put_others(others, ldu, new)
-
-    @njit(**INLINE)
-    def keep(gx, gh, to):
-        """What the way back wants to know of it."""
-        for q in range(G):
-            if GH == 0:
-                store(to + q * VL, load(gx + q * VL))
-            elif sums_only:
-                store(to + q * VL, load(gx + q * VL) + load(gh + q * VL))
-            else:
-                store(to + q * VL, load(gx + q * VL))
-                store(to + (G + q) * VL, load(gh + q * VL))
-
-    return unit, keep
+    return impl
 
 
-@cache
-def forward_of(cell: CellType) -> Any:
-    c = compiled(cell)
-    G, S, VL, width = c.G, c.S, c.VL, c.width
-    blocks = max(width // G, 1)  # registers of units in a panel
-    kept = G * VL * (1 if c.sums_only else 2)
-    recurrent = c.recurrent
-    product, project = product_of(width), product_of(OUTER)
-    unit, keep = unit_of(c)
+@njit(**PART)
+def keep(cell, gx, gh, to):
+    """What the way back wants to know of such a step."""
+    VL = cell.VL
+    for q in range(cell.G):
+        if not cell.recurrent:
+            store(to + q * VL, load(gx + q * VL))
+        elif cell.sums_only:
+            store(to + q * VL, load(gx + q * VL) + load(gh + q * VL))
+        else:
+            store(to + q * VL, load(gx + q * VL))
+            store(to + (cell.G + q) * VL, load(gh + q * VL))
 
-    @njit(**STRICT)
-    def input_part(cell, run, start, steps, N):
-        """gx of a chunk of steps, the rows of each step that are still running; the last step's N."""
-        rows, first = indices(run.rows), indices(run.first)
-        r = 0
-        for i in range(steps):
-            t = time_of(run, start + i)
-            N = active_rows(run, t, N)
-            first[i] = r
-            for n in range(N):
-                rows[r] = run.x + t * run.x_t + n * run.x_n
-                r += 1
-        first[steps] = r
-        panels = run.ldg // (width * VL)
-        product(r, run.I, panels, reals(cell, run.w_ih), rows, reals(cell, run.b_ih), 0, reals(cell, run.gx), run.ldg)
-        return N
 
-    @njit(**STRICT)
-    def step(cell, run, gx, now, N, t):
-        """One step of N rows: h_now[now], c_now -> h_now[1 - now], c_now.
-
-        Panels are taken upwards and downwards in turn, so that the weights that a step read last, still in a nearer
-        cache, are the first that the next one reads.
-        """
-        VL_width = width * VL
-        together = 2 if N == 1 else 1
-        panels = run.ldg // VL_width
-        groups = (panels + together - 1) // together
-        gh, w, bias = reals(cell, run.gh), reals(cell, run.w_hh), reals(cell, run.b_hh)
-        H_out = run.P if run.P else run.H
-        h_prev = reals(cell, run.h_now) + now * run.N * run.ldh
-        h, ldh = (reals(cell, run.u), run.ldu) if run.P else (
-            reals(cell, run.h_now) + (1 - now) * run.N * run.ldh, run.ldh)
-        h_rows = indices(run.h_rows) + now * run.N
-        others, weights = reals(cell, run.c_now), reals(cell, run.unit)
-        for i in range(groups):
-            p = (groups - 1 - i if now else i) * together
-            count = min(panels - p, together)
-            if recurrent:
-                product(N, H_out, count, w + p * H_out * VL_width, h_rows, bias + p * VL_width, 0, gh + p * VL_width,
-                        run.ldg)
-            for n in range(N):
-                x, g = gx + n * run.ldg, gh + n * run.ldg
-                for b in range(p * blocks, (p + count) * blocks):
-                    at, q = b * VL, b * G * VL
-                    if at >= run.H:
-                        break
-                    unit(x + q, g + q, h_prev + (n * run.ldh + at), h + (n * ldh + at),
-                         others + (n * (S - 1) * run.ldu + at), weights + at, run.ldu)
-                    if run.gates:
-                        keep(x + q, g + q, reals(cell, run.gates + t * run.gates_t + n * run.gates_n) + b * kept)
-        if run.P:
-            h = reals(cell, run.h_now) + (1 - now) * run.N * run.ldh
-            panels = (run.P + OUTER * VL - 1) // (OUTER * VL)
-            zeros = reals(cell, run.zeros)
-            project(N, run.H, panels, reals(cell, run.w_hr), indices(run.u_rows), zeros, 0, h, run.ldh)
-
-    @njit(**INLINE)
-    def joins(cell, run, now, n):
-        H_out = run.P if run.P else run.H
-        copy_row(reals(cell, run.h_now) + (now * run.N + n) * run.ldh, reals(cell, run.h + n * run.h_n), H_out)
-        for j in range(S - 1):
-            to = reals(cell, run.c_now) + (n * (S - 1) + j) * run.ldu
-            copy_row(to, reals(cell, run.c + n * run.c_n) + j * run.H, run.H)
-
-    @njit(**INLINE)
-    def put_states(cell, run, now, n, h_to, c_to):
-        H_out = run.P if run.P else run.H
-        copy_row(reals(cell, h_to), reals(cell, run.h_now) + (now * run.N + n) * run.ldh, H_out)
-        if c_to:
-            for j in range(S - 1):
-                source = reals(cell, run.c_now) + (n * (S - 1) + j) * run.ldu
-                copy_row(reals(cell, c_to) + j * run.H, source, run.H)
-
-    @njit(**STRICT)
-    def reset_rows(cell, run, now, t, N):
-        """Zero the state of the rows in which an episode begins."""
-        reset = flags(run.reset + t * run.reset_t)
+@njit(**PART)
+def input_part(cell, run, start, steps, N):
+    """gx of a chunk of steps, for the rows of each step that are still running."""
+    rows, first, lengths = indices(run.rows), indices(run.first), indices(run.lengths)
+    r = 0
+    for i in range(steps):
+        t = run.T - 1 - start - i if run.reverse else start + i
+        if run.lengths:
+            while N > 0 and lengths[N - 1] <= t:
+                N -= 1
+            while N < run.N and lengths[N] > t:
+                N += 1
+        first[i] = r
         for n in range(N):
-            if reset[n * run.reset_n]:
-                clear_row(reals(cell, run.h_now) + (now * run.N + n) * run.ldh, run.ldh)
-                clear_row(reals(cell, run.c_now) + n * (S - 1) * run.ldu, (S - 1) * run.ldu)
-
-    def forward(cell, run):
-        mode = flush_on() if run.flush else 0
-        h_rows, u_rows, first = indices(run.h_rows), indices(run.u_rows), indices(run.first)
-        for n in range(2 * run.N):
-            h_rows[n] = address(reals(cell, run.h_now) + n * run.ldh)
-        for n in range(run.N if run.P else 0):
-            u_rows[n] = address(reals(cell, run.u) + n * run.ldu)
-        N, joined, now, start = run.N, 0, 0, 0
-        while start < run.T and run.N > 0:
-            steps = min(run.steps, run.T - start)
-            N = input_part(cell, run, start, steps, active_rows(run, time_of(run, start), N))
-            for i in range(steps):
-                t = time_of(run, start + i)
-                N = first[i + 1] - first[i]
-                # A row joins with its initial state and leaves with its final one: at the start or the end, or, where
-                # its sequence is shorter, in between.
-                for n in range(N, joined):
-                    put_states(cell, run, now, n, run.h + n * run.h_n, run.c + n * run.c_n if run.c else 0)
-                for n in range(joined, N):
-                    joins(cell, run, now, n)
-                joined = N
-                if run.reset and not run.reverse:
-                    reset_rows(cell, run, now, t, N)
-                step(cell, run, reals(cell, run.gx) + first[i] * run.ldg, now, N, t)
-                now = 1 - now
-                for n in range(N):
-                    put_states(cell, run, now, n, run.y + t * run.y_t + n * run.y_n,
-                               run.c_all + t * run.c_all_t + n * run.c_all_n if run.c_all else 0)
-                if run.reset and run.reverse:
-                    reset_rows(cell, run, now, t, N)
-            start += steps
-        for n in range(joined):
-            put_states(cell, run, now, n, run.h + n * run.h_n, run.c + n * run.c_n if run.c else 0)
-        if run.flush:
-            flush_restore(mode)
-
-    return forward
+            rows[r] = run.x + t * run.x_t + n * run.x_n
+            r += 1
+    first[steps] = r
+    panels = run.ldg // (cell.width * cell.VL)
+    product(cell, r, run.I, panels, reals(cell, run.w_ih), rows, reals(cell, run.b_ih), 0, reals(cell, run.gx), run.ldg)
 
 
-def _forward(cell, run):
-    raise NotImplementedError
+@njit(**PART)
+def step(cell, run, gx, now, N, t):
+    """One step of N rows: h_now[now], c_now -> h_now[1 - now], c_now.
+
+    Panels are taken upwards and downwards in turn, so that the weights that a step read last, still in a nearer cache,
+    are the first that the next one reads. One row takes two at a time, for the product's sake.
+    """
+    H_out, VL, wide = run.P if run.P else run.H, cell.VL, cell.width * cell.VL
+    kept, more = cell.G * VL * (1 if cell.sums_only else 2), cell.S - 1
+    blocks = max(cell.width // cell.G, 1)  # of VL units in a panel
+    panels, together = run.ldg // wide, 2 if N == 1 else 1
+    groups = (panels + together - 1) // together
+    gh, h_prev = reals(cell, run.gh), reals(cell, run.h_now) + now * run.N * run.ldh
+    h, ldh = reals(cell, run.h_now) + (1 - now) * run.N * run.ldh, run.ldh
+    if run.P:
+        h, ldh = reals(cell, run.u), run.ldu
+    for i in range(groups):
+        p = (groups - 1 - i if now else i) * together
+        count = min(panels - p, together)
+        if cell.recurrent:
+            w, bias = reals(cell, run.w_hh) + p * H_out * wide, reals(cell, run.b_hh) + p * wide
+            product(cell, N, H_out, count, w, indices(run.h_rows) + now * run.N, bias, 0, gh + p * wide, run.ldg)
+        for n in range(N):
+            for b in range(p * blocks, min((p + count) * blocks, run.ldu // VL)):
+                at, part = b * VL, n * run.ldg + b * cell.G * VL
+                before, others = h_prev + (n * run.ldh + at), reals(cell, run.c_now) + (n * more * run.ldu + at)
+                unit(cell, gx + part, gh + part, before, h + (n * ldh + at), others, reals(cell, run.unit) + at, run.ldu)
+                if run.gates:
+                    keep(cell, gx + part, gh + part, reals(cell, run.gates + t * run.gates_t + n * run.gates_n) + b * kept)
+    if run.P:
+        w, u_rows, zeros = reals(cell, run.w_hr), indices(run.u_rows), reals(cell, run.zeros)
+        h_new = reals(cell, run.h_now) + (1 - now) * run.N * run.ldh
+        product(COLUMNS, N, run.H, run.ldh // (COLUMNS * VL), w, u_rows, zeros, 0, h_new, run.ldh)
 
 
-@overload(_forward, jit_options=STRICT)
-def _(cell, run):
-    return forward_of(cell)
+@njit(**PART)
+def reset_rows(cell, run, now, t, N):
+    """Zero the state of the rows in which an episode begins."""
+    reset = flags(run.reset + t * run.reset_t)
+    for n in range(N):
+        if reset[n * run.reset_n]:
+            clear_row(reals(cell, run.h_now) + (now * run.N + n) * run.ldh, run.ldh)
+            clear_row(reals(cell, run.c_now) + n * (cell.S - 1) * run.ldu, (cell.S - 1) * run.ldu)
+
+
+@njit(**PART)
+def put_states(cell, run, now, n, h, c):
+    """The states of row n, to the addresses h and c."""
+    copy_row(reals(cell, h), reals(cell, run.h_now) + (now * run.N + n) * run.ldh, run.P if run.P else run.H)
+    for j in range(cell.S - 1 if c else 0):
+        copy_row(reals(cell, c) + j * run.H, reals(cell, run.c_now) + (n * (cell.S - 1) + j) * run.ldu, run.H)
 
 
 @njit(cache=True, **STRICT)
-def forward(cell, run):
-    """All T steps."""
-    _forward(cell, run)
+def forward(cell, array):
+    """All T steps of one layer in one direction; `array` holds a `Run`."""
+    run = run_at(array)
+    first, h_now, c_now, more = indices(run.first), reals(cell, run.h_now), reals(cell, run.c_now), cell.S - 1
+    for n in range(2 * run.N):
+        indices(run.h_rows)[n] = address(h_now + n * run.ldh)
+    for n in range(run.N if run.P else 0):
+        indices(run.u_rows)[n] = address(reals(cell, run.u) + n * run.ldu)
+    mode = flush_on() if run.flush else 0
+    start = joined = now = 0
+    while start < run.T and run.N > 0:
+        steps = min(run.steps, run.T - start)
+        input_part(cell, run, start, steps, joined if start else run.N)
+        # One more step, past the last: there every row leaves.
+        for i in range(steps + (1 if start + steps == run.T else 0)):
+            t = run.T - 1 - start - i if run.reverse else start + i
+            N = first[i + 1] - first[i] if i < steps else 0
+            # A row joins with its initial state and leaves with its final one: at the start or the end, or, where its
+            # sequence is shorter, in between.
+            for n in range(N, joined):
+                put_states(cell, run, now, n, run.h + n * run.h_n, run.c + n * run.c_n)
+            for n in range(joined, N):
+                copy_row(h_now + (now * run.N + n) * run.ldh, reals(cell, run.h + n * run.h_n), run.P if run.P else run.H)
+                for j in range(more):
+                    copy_row(c_now + (n * more + j) * run.ldu, reals(cell, run.c + n * run.c_n) + j * run.H, run.H)
+            joined = N
+            if run.reset and not run.reverse:
+                reset_rows(cell, run, now, t, N)
+            if N:
+                step(cell, run, reals(cell, run.gx) + first[i] * run.ldg, now, N, t)
+            now = 1 - now
+            for n in range(N):
+                c = run.c_all + t * run.c_all_t + n * run.c_all_n if run.c_all else 0
+                put_states(cell, run, now, n, run.y + t * run.y_t + n * run.y_n, c)
+            if run.reset and run.reverse:
+                reset_rows(cell, run, now, t, N)
+        start += steps
+    if run.flush:
+        flush_restore(mode)

@@ -12,10 +12,10 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, lower_builtin, overload, type_callable
 
 from .. import elementary
-from .lanes import FUSED, INLINE, Lanes, choose, zero
+from .lanes import FUSED, INNER, Lanes, as_lanes
 
 
 class Value:
@@ -156,16 +156,25 @@ def _exp(x: Value) -> Value:
 
 
 def _register(function: Any, emit: Any) -> None:
-    @intrinsic
-    def call(tyctx: Any, x: Any) -> Any:
-        return x(x), lambda context, builder, sig, args: emit(Value(builder, args[0])).value
+    @type_callable(function)
+    def typing(context: Any) -> Any:
+        return lambda a: a if isinstance(a, Lanes) else None
 
-    @overload(function, jit_options=INLINE)
-    def typed(x: Any) -> Any:
-        if isinstance(x, Lanes) or x in (types.float32, types.float64):
-            return lambda x: call(x)
-        if isinstance(x, types.Integer):
-            return lambda x: call(types.float64(x))
+    @lower_builtin(function, Lanes)
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return emit(Value(builder, args[0])).value
+
+    # Numbers are for users' own functions: compiled apart, so that a caller's fastmath does not get in.
+    @intrinsic
+    def number(tyctx: Any, a: Any) -> Any:
+        return a(a), lambda context, builder, sig, args: emit(Value(builder, args[0])).value
+
+    @overload(function, jit_options=INNER)
+    def of_number(a):  # type: ignore[no-untyped-def]
+        if a in (types.float32, types.float64):
+            return lambda a: number(a)
+        if isinstance(a, types.Integer):
+            return lambda a: number(types.float64(a))
         return None
 
 
@@ -174,11 +183,37 @@ _register(elementary.sigmoid, _sigmoid)
 _register(elementary.tanh, _tanh)
 
 
-@overload(elementary.select, jit_options=INLINE)
-def _select(condition: Any, a: Any, b: Any) -> Any:
-    return lambda condition, a, b: choose(condition, a, b)
+def _select_type(condition: Any, a: Any, b: Any) -> Any:
+    """Of what `select` gives: Lanes where there are any, else float numbers or truth values that agree."""
+    for t in (a, b):
+        if isinstance(t, Lanes):
+            return t
+    if a == b or not isinstance(a, types.Float):
+        return b
+    return a if not isinstance(b, types.Float) or a.bitwidth > b.bitwidth else b
 
 
-@overload(elementary.zero_like, jit_options=INLINE)
-def _zero_like(a: Any) -> Any:
-    return lambda a: zero(a)
+@type_callable(elementary.select)
+def _select_typing(context: Any) -> Any:
+    return _select_type
+
+
+@lower_builtin(elementary.select, types.Any, types.Any, types.Any)
+def _select(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    of, values = sig.return_type, zip(args[1:], sig.args[1:], strict=True)
+    if isinstance(of, Lanes):
+        a, b = (as_lanes(context, builder, x, t, of) for x, t in values)
+    else:
+        a, b = (context.cast(builder, x, t, of) for x, t in values)
+    return builder.select(args[0], a, b)
+
+
+@type_callable(elementary.zero_like)
+def _zero_typing(context: Any) -> Any:
+    return lambda a: a
+
+
+@lower_builtin(elementary.zero_like, types.Any)
+def _zero(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return context.get_constant_null(sig.return_type) if not isinstance(sig.return_type, Lanes) else ir.Constant(
+        args[0].type, None)

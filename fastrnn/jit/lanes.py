@@ -13,12 +13,15 @@ import operator
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.core.imputils import lower_getattr_generic
 from numba.extending import (
     intrinsic,
     lower_builtin,
@@ -28,10 +31,15 @@ from numba.extending import (
     type_callable,
 )
 
-#: Of every function here and in this folder. Both are said, since a callee would otherwise take them from its caller,
-#: and a user's caller may have fastmath=True.
+#: Of all compiled functions. They are said, since a callee takes what it does not say from its caller, and a user's
+#: caller may have fastmath=True.
 STRICT: dict[str, Any] = {"fastmath": False, "error_model": "numpy", "nogil": True}
-INLINE: dict[str, Any] = {**STRICT, "forceinline": True}
+#: Of callees. Few functions are: Numba compiles each down to machine code, and once more as a part of its caller.
+INNER: dict[str, Any] = {**STRICT, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+#: Of parts of one long function: put into it before anything is compiled.
+PART: dict[str, Any] = {**STRICT, "inline": "always"}
 
 
 def _lane_bytes() -> int:
@@ -84,7 +92,7 @@ def splat(builder: Any, x: Any, count: int) -> Any:
 # ---- arithmetic and comparisons, with numbers on either side ------------------------------------------------------
 
 
-def _as_lanes(context: Any, builder: Any, x: Any, from_type: Any, to: Lanes) -> Any:
+def as_lanes(context: Any, builder: Any, x: Any, from_type: Any, to: Lanes) -> Any:
     if isinstance(from_type, Lanes):
         return x
     return splat(builder, context.cast(builder, x, from_type, to.dtype), to.count)
@@ -103,7 +111,7 @@ def _operator(op: Any, emit: Callable[[Any, Any, Any], Any], truth: bool = False
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         v = next(t for t in sig.args if isinstance(t, Lanes))
-        a, b = (_as_lanes(context, builder, x, t, v) for x, t in zip(args, sig.args, strict=True))
+        a, b = (as_lanes(context, builder, x, t, v) for x, t in zip(args, sig.args, strict=True))
         return emit(builder, a, b)
 
     for kinds in ((Lanes, Lanes), (Lanes, types.Number), (types.Number, Lanes)):
@@ -128,45 +136,18 @@ def _neg(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.fneg(args[0])
 
 
-@intrinsic
-def choose(tyctx: Any, condition: Any, a: Any, b: Any) -> Any:
-    """a where the condition holds, else b; Lanes, or numbers."""
-    of = next((t for t in (a, b) if isinstance(t, Lanes)), None)
-    if of is None and isinstance(condition, Lanes):
-        return None  # its dtype is not known
-    if of is None:
-        of = a if isinstance(a, types.Float) else b
-
-    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        test, *values = args
-        if isinstance(of, Lanes):
-            values = [_as_lanes(context, builder, x, t, of) for x, t in zip(values, sig.args[1:], strict=True)]
-        else:
-            values = [context.cast(builder, x, t, of) for x, t in zip(values, sig.args[1:], strict=True)]
-        return builder.select(test, *values)
-
-    return of(condition, a, b), gen
-
-
-@intrinsic
-def zero(tyctx: Any, like: Any) -> Any:
-    return like(like), lambda context, builder, sig, args: ir.Constant(context.get_value_type(like), None)
-
-
 # ---- pointers -----------------------------------------------------------------------------------------------------
 # Numba's CPointer, of which it knows p[i]; here are p + i, counted in elements, and ways to make one.
 
 
-@intrinsic
-def _advance(tyctx: Any, p: Any, i: Any) -> Any:
-    return p(p, types.intp), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
+@type_callable(operator.add)
+def _add_typing(context: Any) -> Any:
+    return lambda p, i: p if isinstance(p, types.CPointer) and isinstance(i, types.Integer) else None
 
 
-@overload(operator.add, jit_options=INLINE)
-def _add(p: Any, i: Any) -> Any:
-    if isinstance(p, types.CPointer) and isinstance(i, types.Integer):
-        return lambda p, i: _advance(p, i)
-    return None
+@lower_builtin(operator.add, types.CPointer, types.Integer)
+def _add(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.gep(args[0], [context.cast(builder, args[1], sig.args[1], types.intp)])
 
 
 def _at(of: Any) -> Any:
@@ -204,6 +185,52 @@ def address(tyctx: Any, p: Any) -> Any:
         return builder.ptrtoint(at, I64)
 
     return types.intp(p), gen
+
+
+# ---- structs ------------------------------------------------------------------------------------------------------
+
+
+class Struct(types.Type):  # type: ignore[misc]
+    """A NamedTuple of integers that lies in memory as an array of them: passed on as one pointer, it compiles fast."""
+
+    def __init__(self, of: type) -> None:
+        self.fields: tuple[str, ...] = of._fields  # type: ignore[attr-defined]
+        super().__init__(name=f"Struct({of.__name__})")
+
+
+@register_model(Struct)
+class _StructModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Struct) -> None:
+        super().__init__(dmm, fe_type, I64.as_pointer())
+
+
+@infer_getattr
+class _StructFields(AttributeTemplate):  # type: ignore[misc]
+    key = Struct
+
+    def generic_resolve(self, struct: Struct, name: str) -> Any:
+        return types.intp if name in struct.fields else None
+
+
+@lower_getattr_generic(Struct)
+def _field(context: Any, builder: Any, struct: Struct, value: Any, name: str) -> Any:
+    found = builder.load(builder.gep(value, [ir.Constant(I64, struct.fields.index(name))]))
+    found.set_metadata("invariant.load", builder.module.add_metadata([]))  # nobody writes to it during a call
+    return found
+
+
+def struct(of: type) -> Any:
+    """A function for compiled code: an array of integers -> the NamedTuple `of` that lies there."""
+    found = Struct(of)
+
+    @intrinsic
+    def at(tyctx: Any, array: Any) -> Any:
+        def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return context.make_array(array)(context, builder, args[0]).data
+
+        return found(array), gen
+
+    return at
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------
@@ -313,6 +340,54 @@ def stores(tyctx: Any, p: Any, stride: Any, values: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(p, types.intp, values), gen
+
+
+def call_function(builder: Any, name: str, args: Any, emit: Callable[[Any, Any], None]) -> Any:
+    """Call a function of LLVM's own, which `emit` writes once into each module."""
+    known = builder.module.globals.get(name)
+    if known is None:
+        known = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [a.type for a in args]), name)
+        known.linkage = "internal"
+        known.attributes.add("nounwind")
+        known.attributes.add("noinline")
+        inside = ir.IRBuilder(known.append_basic_block("entry"))
+        emit(inside, known.args)
+        inside.ret_void()
+    builder.call(known, args)
+    return ir.Constant(BYTE.as_pointer(), None)
+
+
+def _copy(context: Any, of: Lanes, builder: Any, args: Any) -> None:
+    to, source, count = args
+    vector, align = context.get_value_type(of), of.dtype.bitwidth // 8
+    whole = builder.and_(count, ir.Constant(I64, -of.count))
+    start = ir.Constant(I64, 0)
+    with cgutils.for_range_slice(builder, start, whole, ir.Constant(I64, of.count), I64, inc=True) as (i, _):
+        x = load_at(builder, builder.gep(source, [i]), vector, align)
+        builder.store(x, builder.bitcast(builder.gep(to, [i]), vector.as_pointer()), align=align)
+    with cgutils.for_range(builder, builder.sub(count, whole)) as loop:
+        i = builder.add(whole, loop.index)
+        builder.store(builder.load(builder.gep(source, [i])), builder.gep(to, [i]))
+
+
+@intrinsic
+def copy_row(tyctx: Any, to: Any, source: Any, count: Any) -> Any:
+    of = lanes(to.dtype)
+
+    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call_function(builder, f"copy.{of.dtype}", args, partial(_copy, context, of))
+
+    return types.void(to, source, types.intp), gen
+
+
+@intrinsic
+def clear_row(tyctx: Any, to: Any, count: Any) -> Any:
+    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        size = ir.Constant(I64, to.dtype.bitwidth // 8)
+        cgutils.memset(builder, args[0], builder.mul(args[1], size), 0)
+        return context.get_dummy_value()
+
+    return types.void(to, types.intp), gen
 
 
 # ---- the processor's mode -----------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ Array = NDArray[Any]
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros that begin with a line of the cache."""
+    """Memory that begins with a line of the cache."""
     size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.zeros(size + 64, np.uint8)
+    raw = np.empty(size + 64, np.uint8)
     at = -raw.ctypes.data % 64
     found: Array = raw[at : at + size].view(dtype).reshape(shape)
     return found

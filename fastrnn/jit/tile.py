@@ -1,24 +1,27 @@
-"""The register tile: rows of a matrix product kept in registers over a block of k. As `_tile.h`, written in LLVM.
+"""Matrix products, written in LLVM: the register tile of `_tile.h`, and the loops around it.
 
-Every element is added up in one order, whatever the number of rows: k ascending from zero, one multiply-add each, and
-the block's sum added to what was there. So a result does not depend on who else is in the batch.
+Every element is added up in one order, whatever the number of rows: k ascending from zero, one multiply-add each, in
+sums of at most K_BLOCK terms, and these added to what was there. So a result does not depend on who else is in the
+batch.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .lanes import I64, INLINE, REGISTERS, STRICT, lanes, load_at, splat
+from .lanes import I64, REGISTERS, call_function, lanes, load_at, splat
 
 _SUMS = 24 if REGISTERS == 32 else 12  # registers for sums; the others hold what is multiplied
 K_BLOCK = 32  # terms of a sum: more round worse, fewer are slower
-OUTER = 4  # vectors of a panel in `add_outer`
+COLUMNS = 4  # registers of a panel where no cell says otherwise
 OUTER_ROWS = 128  # rows that `add_outer` sums up at once: what they have of one panel stays in the first-level cache
 
 
@@ -26,34 +29,44 @@ def most_rows(width: int) -> int:
     return max(1, min(8, _SUMS // width))
 
 
-class _Emitter:
-    """Writes tiles in the middle of a function that Numba is lowering."""
+def _int(n: int) -> Any:
+    return ir.Constant(I64, n)
 
-    def __init__(self, context: Any, builder: Any, of: Any) -> None:
-        self.builder = builder
-        self.vector = context.get_value_type(of)
-        self.count, self.bits = of.count, of.dtype.bitwidth
-        name = f"llvm.fmuladd.v{self.count}f{self.bits}"
-        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+
+class _Emitter:
+    """Arithmetic with addresses, registers and loops, in the middle of a function."""
+
+    def __init__(self, builder: Any, of: Any, vector: Any) -> None:
+        self.builder, self.vector, self.count, self.align = builder, vector, of.count, of.dtype.bitwidth // 8
+        kind = ir.FunctionType(vector, [vector] * 3)
+        name = f"llvm.fmuladd.v{of.count}f{of.dtype.bitwidth}"
         self.multiply_add = cgutils.get_or_insert_function(builder.module, kind, name)
+
+    def add(self, *terms: Any) -> Any:
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.builder.add(total, term)
+        return total
+
+    def mul(self, *factors: Any) -> Any:
+        product = factors[0]
+        for factor in factors[1:]:
+            product = self.builder.mul(product, factor)
+        return product
+
+    def smaller(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
     def step(self, p: Any, *factors: Any) -> Any:
         """p further on by the product of the factors, in elements."""
-        by = factors[0]
-        for f in factors[1:]:
-            by = self.builder.mul(by, f)
-        return self.builder.gep(p, [by])
+        return self.builder.gep(p, [self.mul(*factors)])
 
     def load(self, p: Any, vectors: int) -> Any:
-        return load_at(self.builder, self.step(p, _int(vectors * self.count)), self.vector, self.bits // 8)
+        return load_at(self.builder, self.step(p, _int(vectors * self.count)), self.vector, self.align)
 
     def store(self, x: Any, p: Any, vectors: int) -> None:
         at = self.step(p, _int(vectors * self.count))
-        self.builder.store(x, self.builder.bitcast(at, self.vector.as_pointer()), align=self.bits // 8)
-
-    def row(self, rows: Any, m: int, real: Any) -> Any:
-        """Where the m-th row is: `rows` are addresses."""
-        return self.builder.inttoptr(self.builder.load(self.builder.gep(rows, [_int(m)])), real)
+        self.builder.store(x, self.builder.bitcast(at, self.vector.as_pointer()), align=self.align)
 
     def sums(self, n: int) -> list[Any]:
         """n registers with zeros."""
@@ -62,16 +75,19 @@ class _Emitter:
             self.builder.store(ir.Constant(self.vector, None), slot)
         return slots
 
-    def add(self, slot: Any, x: Any, w: Any) -> None:
+    def multiply(self, slot: Any, x: Any, w: Any) -> None:
         self.builder.store(self.builder.call(self.multiply_add, [x, w, self.builder.load(slot)]), slot)
+
+    def add_to(self, sums: Sequence[Any], old: Any, to: Any) -> None:
+        for v, total in enumerate(sums):
+            self.store(self.builder.fadd(self.load(old, v), self.builder.load(total)), to, v)
 
     def splat(self, p: Any) -> Any:
         return splat(self.builder, self.builder.load(p), self.count)
 
-    def switch(self, value: Any, most: int, emit: Any) -> None:
+    def switch(self, value: Any, most: int, emit: Callable[[int], None]) -> None:
         """emit(1), ..., emit(most), of which the one of `value` is run."""
-        after = self.builder.append_basic_block("after")
-        none = self.builder.append_basic_block("none")
+        after, none = (self.builder.append_basic_block(name) for name in ("after", "none"))
         choice = self.builder.switch(value, none)
         for n in range(1, most + 1):
             block = self.builder.append_basic_block(f"tile.{n}")
@@ -80,158 +96,149 @@ class _Emitter:
             emit(n)
             self.builder.branch(after)
         self.builder.position_at_end(none)
-        self.builder.unreachable()
+        self.builder.branch(after)  # 0
         self.builder.position_at_end(after)
 
+    @contextmanager
+    def loop(self, n: Any, step: Any = None) -> Iterator[Any]:
+        """for i in range(0, n, step)"""
+        with cgutils.for_range_slice(self.builder, _int(0), n, step or _int(1), I64, inc=True) as (i, _):
+            yield i
 
-def _int(n: int) -> Any:
-    return ir.Constant(I64, n)
+    @contextmanager
+    def spread(self, n: Any, most: int) -> Iterator[tuple[Any, Any]]:
+        """n in pieces of at most `most`, as even as can be (32 are 6 + 6 + 5 + 5 + 5 + 5): where each begins, its size."""
+        pieces = self.builder.sdiv(self.add(n, _int(most - 1)), _int(most))
+        size, longer = self.builder.sdiv(n, pieces), self.builder.srem(n, pieces)
+        with self.loop(pieces) as i:
+            is_longer = self.builder.zext(self.builder.icmp_signed("<", i, longer), I64)
+            yield self.add(self.mul(i, size), self.smaller(i, longer)), self.add(size, is_longer)
+
+
+def _emitter(context: Any, builder: Any, dtype: Any) -> _Emitter:
+    of = lanes(dtype)
+    return _Emitter(builder, of, context.get_value_type(of))
+
+
+# ---- a @ w --------------------------------------------------------------------------------------------------------
+
+
+def _tile(e: _Emitter, R: int, W: int, P: int, K: Any, w: Any, w_next: Any, a: Any, k: Any, old: Any, ld_old: Any,
+          z: Any, ldz: Any) -> None:  # fmt: skip
+    """z[m][v] = old[m][v] + sum over K values of k of a[m][k] * w[k][v]        m < R rows, v < W vectors
+
+    w[k][v] lie at w + (k * W + v) vectors. A second panel's (P = 2) lie w_next further on, its z right behind.
+    """
+    real = w.type
+    at = [e.step(e.builder.inttoptr(e.builder.load(e.step(a, _int(m))), real), k) for m in range(R)]
+    sums = e.sums(R * P * W)
+    with e.loop(K) as i:
+        rows = [e.step(e.step(w, w_next, _int(p)), i, _int(W * e.count)) for p in range(P)]
+        weights = [e.load(row, v) for row in rows for v in range(W)]
+        for m in range(R):
+            x = e.splat(e.step(at[m], i))
+            for v in range(P * W):
+                e.multiply(sums[m * P * W + v], x, weights[v])
+    for m in range(R):
+        e.add_to(sums[m * P * W : (m + 1) * P * W], e.step(old, ld_old, _int(m)), e.step(z, ldz, _int(m)))
+
+
+def _product(context: Any, W: int, dtype: Any, builder: Any, args: Any) -> None:
+    rows, K, panels, w, a, old, ld_old, z, ldz = args
+    e = _emitter(context, builder, dtype)
+    wide = _int(W * e.count)
+
+    def blocks(panel: Any, tiles: Callable[..., None]) -> None:
+        """The blocks of k of one panel, or of two."""
+        w_panel, old_panel, z_panel = e.step(w, panel, K, wide), e.step(old, panel, wide), e.step(z, panel, wide)
+        least = builder.select(builder.icmp_signed(">", K, _int(0)), K, _int(1))
+        with e.loop(least, _int(K_BLOCK)) as k:
+            first = builder.icmp_signed("==", k, _int(0))
+            before = builder.select(first, old_panel, z_panel)
+            ld_before = builder.select(first, ld_old, ldz)
+            kb = e.smaller(builder.sub(K, k), _int(K_BLOCK))
+            tiles(kb, e.step(w_panel, k, wide), k, before, ld_before, z_panel)
+
+    def pair(kb: Any, w: Any, k: Any, old: Any, ld_old: Any, z: Any) -> None:
+        _tile(e, 1, W, 2, kb, w, e.mul(K, wide), a, k, old, ld_old, z, ldz)
+
+    def tiles(kb: Any, w: Any, k: Any, old: Any, ld_old: Any, z: Any) -> None:
+        with e.spread(rows, most_rows(W)) as (m, R):
+            here = e.step(a, m), k, e.step(old, m, ld_old), ld_old, e.step(z, m, ldz), ldz
+            e.switch(R, most_rows(W), lambda R: _tile(e, R, W, 1, kb, w, _int(0), *here))
+
+    paired = _int(0)
+    if 2 * W <= _SUMS:  # one row: two panels at a time, for more independent sums
+        one_row = builder.icmp_signed("==", rows, _int(1))
+        paired = builder.select(one_row, builder.and_(panels, _int(-2)), _int(0))
+        with e.loop(paired, _int(2)) as panel:
+            blocks(panel, pair)
+    with e.loop(builder.sub(panels, paired)) as panel:
+        blocks(e.add(paired, panel), tiles)
 
 
 @intrinsic(prefer_literal=True)
-def _tile(
-    tyctx: Any, width: Any, panels: Any, rows: Any, K: Any, w: Any, w_next: Any, a: Any, k: Any, old: Any, ld_old: Any,
-    z: Any, ldz: Any
-) -> Any:  # fmt: skip
-    """z[m][v] = old[m][v] + sum over K values of k of a[m][k] * w[k][v]        m: rows, v: vectors
+def product(
+    tyctx: Any, like: Any, rows: Any, K: Any, panels: Any, w: Any, a: Any, old: Any, ld_old: Any, z: Any, ldz: Any
+) -> Any:
+    """z (rows, panels) = old (rows, panels) + a (rows, K) @ w (panels, K)
 
-    w[k][v] lie at w + (k * width + v) vectors. With two panels there is one row, and a second panel's w lie w_next
-    further on, its z right behind the first's.
+    A panel has as many registers as `like` says, a cell or a number. `a` are addresses of rows; `old` may be z, or one
+    row for all with ld_old = 0.
     """
-    W, P, of = width.literal_value, panels.literal_value, lanes(w.dtype)
+    W = like.literal_value if isinstance(like, types.IntegerLiteral) else like.width
 
     def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _, _, rows, K, w, w_next, a, k, old, ld_old, z, ldz = args
-        e = _Emitter(context, builder, of)
-
-        def emit(R: int) -> None:
-            at = [e.step(e.row(a, m, w.type), k) for m in range(R)]
-            sums = e.sums(R * P * W)
-            with cgutils.for_range(builder, K) as loop:
-                weights = []
-                for p in range(P):
-                    row = e.step(e.step(w, w_next, _int(p)), loop.index, _int(W * e.count))
-                    weights += [e.load(row, v) for v in range(W)]
-                for m in range(R):
-                    x = e.splat(e.step(at[m], loop.index))
-                    for v in range(P * W):
-                        e.add(sums[m * P * W + v], x, weights[v])
-            for m in range(R):
-                was, to = e.step(old, ld_old, _int(m)), e.step(z, ldz, _int(m))
-                for v in range(P * W):
-                    e.store(builder.fadd(e.load(was, v), builder.load(sums[m * P * W + v])), to, v)
-
-        if P == 2:
-            emit(1)
-        else:
-            e.switch(rows, most_rows(W), emit)
-        return context.get_dummy_value()
+        return call_function(builder, f"product.{w.dtype}.{W}", args[1:], partial(_product, context, W, w.dtype))
 
     intp = types.intp
-    return types.void(width, panels, intp, intp, w, intp, a, intp, old, intp, z, intp), gen
+    return types.void(like, intp, intp, intp, w, a, old, intp, z, intp), gen
 
 
-@cache
-def product_of(width: int) -> Any:
-    """The matrix product over panels of `width` vectors."""
-    most = most_rows(width)
-    pairs = 2 * width <= _SUMS
+# ---- g transposed @ a ---------------------------------------------------------------------------------------------
 
-    @njit(**STRICT)
-    def tiles(rows, K, w, a, k, old, ld_old, z, ldz):  # type: ignore[no-untyped-def]
-        # Spread evenly: 32 rows are 6 + 6 + 5 + 5 + 5 + 5.
-        n, m = (rows + most - 1) // most, 0
-        for t in range(n):
-            r = rows // n + (1 if t < rows % n else 0)
-            _tile(width, 1, r, K, w, 0, a + m, k, old + m * ld_old, ld_old, z + m * ldz, ldz)
-            m += r
 
-    @njit(**STRICT)
-    def product(rows, K, panels, w, a, old, ld_old, z, ldz):  # type: ignore[no-untyped-def]
-        """z (rows, panels, width) = old (rows, panels, width) + a (rows, K) @ w (panels, K, width), widths in vectors.
+def _outer(e: _Emitter, J: int, rows: Any, g: Any, ldg: Any, a: Any, lda: Any, to: Any, ldto: Any) -> None:
+    """to[j][v] += sum over rows r of g[r][j] * a[r][v]        j < J columns of g, v < COLUMNS vectors"""
+    sums = e.sums(J * COLUMNS)
+    with e.loop(rows) as r:
+        left, right = e.step(g, r, ldg), e.step(a, r, lda)
+        values = [e.load(right, v) for v in range(COLUMNS)]
+        for j in range(J):
+            x = e.splat(e.step(left, _int(j)))
+            for v in range(COLUMNS):
+                e.multiply(sums[j * COLUMNS + v], x, values[v])
+    for j in range(J):
+        at = e.step(to, ldto, _int(j))
+        e.add_to(sums[j * COLUMNS : (j + 1) * COLUMNS], at, at)
 
-        One row takes two panels at a time: more independent sums. `old` may be z, or one row for all (ld_old = 0).
-        """
-        VL = lane_count(w)
-        panel = 0
-        while panel < panels:
-            taken = 2 if pairs and rows == 1 and panel + 1 < panels else 1
-            at = panel * width * VL
-            before, ld_before = old + at, ld_old
-            for k in range(0, max(K, 1), K_BLOCK):
-                kb = min(K - k, K_BLOCK)
-                block = w + (panel * K + k) * width * VL
-                if taken == 2:
-                    _tile(width, 2, 1, kb, block, K * width * VL, a, k, before, ld_before, z + at, ldz)
-                else:
-                    tiles(rows, kb, block, a, k, before, ld_before, z + at, ldz)
-                before, ld_before = z + at, ldz
-            panel += taken
 
-    return product
+def _add_outer(context: Any, dtype: Any, builder: Any, args: Any) -> None:
+    rows, g, ldg, first, last, a, lda, C, to, ldto = args
+    e = _emitter(context, builder, dtype)
+    wide = _int(COLUMNS * e.count)
+    with e.loop(rows, _int(OUTER_ROWS)) as r:
+        count = e.smaller(builder.sub(rows, r), _int(OUTER_ROWS))
+        with e.loop(C, wide) as c, e.spread(builder.sub(last, first), most_rows(COLUMNS)) as (j, J):
+            j = e.add(first, j)
+            here = (
+                count, e.step(e.step(g, r, ldg), j), ldg, e.step(e.step(a, r, lda), c), lda,
+                e.step(e.step(to, j, ldto), c), ldto,
+            )  # fmt: skip
+            e.switch(J, most_rows(COLUMNS), lambda J: _outer(e, J, *here))
 
 
 @intrinsic
-def lane_count(tyctx: Any, p: Any) -> Any:
-    """How many numbers of the kind that p points to are in a register."""
-    n = lanes(p.dtype).count
-    return types.intp(p), lambda context, builder, sig, args: _int(n)
-
-
-@intrinsic
-def _outer(tyctx: Any, columns: Any, rows: Any, g: Any, ldg: Any, a: Any, lda: Any, to: Any, ldto: Any) -> Any:
-    """to[j][v] += sum over rows r of g[r][j] * a[r][v]        j: columns of g, v: OUTER vectors"""
-    of = lanes(g.dtype)
-
-    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        columns, rows, g, ldg, a, lda, to, ldto = args
-        e = _Emitter(context, builder, of)
-
-        def emit(J: int) -> None:
-            sums = e.sums(J * OUTER)
-            with cgutils.for_range(builder, rows) as loop:
-                left, right = e.step(g, loop.index, ldg), e.step(a, loop.index, lda)
-                values = [e.load(right, v) for v in range(OUTER)]
-                for j in range(J):
-                    x = e.splat(e.step(left, _int(j)))
-                    for v in range(OUTER):
-                        e.add(sums[j * OUTER + v], x, values[v])
-            for j in range(J):
-                at = e.step(to, ldto, _int(j))
-                for v in range(OUTER):
-                    e.store(builder.fadd(e.load(at, v), builder.load(sums[j * OUTER + v])), at, v)
-
-        e.switch(columns, most_rows(OUTER), emit)
-        return context.get_dummy_value()
-
-    intp = types.intp
-    return types.void(intp, intp, g, intp, a, intp, to, intp), gen
-
-
-_MOST = most_rows(OUTER)
-
-
-@njit(**STRICT)
-def add_outer(rows, g, ldg, first, last, a, lda, C, to, spare):  # type: ignore[no-untyped-def]
+def add_outer(
+    tyctx: Any, rows: Any, g: Any, ldg: Any, first: Any, last: Any, a: Any, lda: Any, C: Any, to: Any, ldto: Any
+) -> Any:
     """to (columns of g, C) += g (rows, columns) transposed @ a (rows, C), for columns first..last of g.
 
-    Rows of `a` end in zeros up to whole panels; `to` is contiguous. spare: (most_rows(OUTER), OUTER) vectors.
+    Rows of `a` and `to` are whole panels of COLUMNS registers.
     """
-    wide = OUTER * lane_count(g)
-    for r in range(0, rows, OUTER_ROWS):
-        count = min(rows - r, OUTER_ROWS)
-        for c in range(0, C, wide):
-            n = min(C - c, wide)
-            for j in range(first, last, _MOST):
-                J = min(last - j, _MOST)
-                left, right, here = g + (r * ldg + j), a + (r * lda + c), to + (j * C + c)
-                if n == wide:
-                    _outer(J, count, left, ldg, right, lda, here, C)
-                    continue
-                for q in range(J):
-                    for i in range(n):
-                        spare[q * wide + i] = here[q * C + i]
-                _outer(J, count, left, ldg, right, lda, spare, wide)
-                for q in range(J):
-                    for i in range(n):
-                        here[q * C + i] = spare[q * wide + i]
+
+    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call_function(builder, f"outer.{g.dtype}", args, partial(_add_outer, context, g.dtype))
+
+    intp = types.intp
+    return types.void(intp, g, intp, intp, intp, a, intp, intp, to, intp), gen
