@@ -262,22 +262,6 @@ def load(tyctx: Any, p: Any) -> Any:
 
 
 @intrinsic
-def load_some(tyctx: Any, p: Any, n: Any) -> Any:
-    """The first n numbers, 0 <= n, and zeros; nothing behind them is read."""
-    of = lanes(p.dtype)
-
-    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = context.get_value_type(of)
-        mask = _mask(builder, args[1], of.count)
-        at = builder.bitcast(args[0], vector.as_pointer())
-        kind = ir.FunctionType(vector, [at.type, I32, mask.type, vector])
-        align = ir.Constant(I32, p.dtype.bitwidth // 8)
-        return builder.call(_masked(builder, "load", vector, kind), [at, align, mask, ir.Constant(vector, None)])
-
-    return of(p, types.intp), gen
-
-
-@intrinsic
 def store(tyctx: Any, p: Any, x: Any) -> Any:
     def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = builder.bitcast(args[0], args[1].type.as_pointer())
@@ -285,22 +269,6 @@ def store(tyctx: Any, p: Any, x: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(p, x), gen
-
-
-@intrinsic
-def store_some(tyctx: Any, p: Any, x: Any, n: Any) -> Any:
-    """The first n lanes; nothing behind them is touched."""
-
-    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = args[1].type
-        mask = _mask(builder, args[2], vector.count)
-        at = builder.bitcast(args[0], vector.as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [vector, at.type, I32, mask.type])
-        align = ir.Constant(I32, p.dtype.bitwidth // 8)
-        builder.call(_masked(builder, "store", vector, kind), [args[1], at, align, mask])
-        return context.get_dummy_value()
-
-    return types.void(p, x, types.intp), gen
 
 
 @intrinsic(prefer_literal=True)
@@ -333,13 +301,41 @@ def stores(tyctx: Any, p: Any, stride: Any, values: Any) -> Any:
     """The other way round."""
 
     def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        for j in range(values.count):
-            x = builder.extract_value(args[2], j)
-            at = builder.gep(args[0], [builder.mul(args[1], ir.Constant(I64, j))])
-            builder.store(x, builder.bitcast(at, x.type.as_pointer()), align=p.dtype.bitwidth // 8)
+        _stores(builder, args, p.dtype)
         return context.get_dummy_value()
 
     return types.void(p, types.intp, values), gen
+
+
+@intrinsic
+def stores_some(tyctx: Any, p: Any, stride: Any, values: Any, n: Any) -> Any:
+    """The first n lanes of each; nothing behind them is touched."""
+    of = lanes(p.dtype)
+
+    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        *of_all, n = args
+        # A masked store forwards late to the load that follows.
+        with builder.if_else(builder.icmp_signed(">=", n, ir.Constant(I64, of.count))) as (whole, part):
+            with whole:
+                _stores(builder, of_all, p.dtype)
+            with part:
+                _stores(builder, of_all, p.dtype, _mask(builder, n, of.count))
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, values, types.intp), gen
+
+
+def _stores(builder: Any, args: Any, dtype: Any, mask: Any = None) -> None:
+    p, stride, values = args
+    for j in range(len(values.type.elements) if hasattr(values.type, "elements") else values.type.count):
+        x, align = builder.extract_value(values, j), dtype.bitwidth // 8
+        at = builder.gep(p, [builder.mul(stride, ir.Constant(I64, j))])
+        at = builder.bitcast(at, x.type.as_pointer())
+        if mask is None:
+            builder.store(x, at, align=align)
+        else:
+            kind = ir.FunctionType(ir.VoidType(), [x.type, at.type, I32, mask.type])
+            builder.call(_masked(builder, "store", x.type, kind), [x, at, ir.Constant(I32, align), mask])
 
 
 def call_function(builder: Any, name: str, args: Any, emit: Callable[[Any, Any], None]) -> Any:
@@ -357,27 +353,37 @@ def call_function(builder: Any, name: str, args: Any, emit: Callable[[Any, Any],
     return ir.Constant(BYTE.as_pointer(), None)
 
 
-def _copy(context: Any, of: Lanes, builder: Any, args: Any) -> None:
-    to, source, count = args
-    vector, align = context.get_value_type(of), of.dtype.bitwidth // 8
-    whole = builder.and_(count, ir.Constant(I64, -of.count))
-    start = ir.Constant(I64, 0)
-    with cgutils.for_range_slice(builder, start, whole, ir.Constant(I64, of.count), I64, inc=True) as (i, _):
-        x = load_at(builder, builder.gep(source, [i]), vector, align)
-        builder.store(x, builder.bitcast(builder.gep(to, [i]), vector.as_pointer()), align=align)
-    with cgutils.for_range(builder, builder.sub(count, whole)) as loop:
-        i = builder.add(whole, loop.index)
-        builder.store(builder.load(builder.gep(source, [i])), builder.gep(to, [i]))
+def _row_function(name: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
+    """A function (to, source, count) that does something with each element of two rows."""
+
+    def emit(context: Any, of: Lanes, builder: Any, args: Any) -> None:
+        to, source, count = args
+        vector, align = context.get_value_type(of), of.dtype.bitwidth // 8
+        whole = builder.and_(count, ir.Constant(I64, -of.count))
+        start, step = ir.Constant(I64, 0), ir.Constant(I64, of.count)
+        with cgutils.for_range_slice(builder, start, whole, step, I64, inc=True) as (i, _):
+            at = builder.gep(to, [i])
+            x = combine(builder, lambda: load_at(builder, at, vector, align), load_at(builder, builder.gep(source, [i]), vector, align))
+            builder.store(x, builder.bitcast(at, vector.as_pointer()), align=align)
+        with cgutils.for_range(builder, builder.sub(count, whole)) as loop:
+            i = builder.add(whole, loop.index)
+            at = builder.gep(to, [i])
+            builder.store(combine(builder, lambda: builder.load(at), builder.load(builder.gep(source, [i]))), at)
+
+    @intrinsic
+    def function(tyctx: Any, to: Any, source: Any, count: Any) -> Any:
+        of = lanes(to.dtype)
+
+        def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return call_function(builder, f"{name}.{of.dtype}", args, partial(emit, context, of))
+
+        return types.void(to, source, types.intp), gen
+
+    return function
 
 
-@intrinsic
-def copy_row(tyctx: Any, to: Any, source: Any, count: Any) -> Any:
-    of = lanes(to.dtype)
-
-    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return call_function(builder, f"copy.{of.dtype}", args, partial(_copy, context, of))
-
-    return types.void(to, source, types.intp), gen
+copy_row = _row_function("copy", lambda builder, old, new: new)
+add_row = _row_function("add", lambda builder, old, new: builder.fadd(old(), new))
 
 
 @intrinsic

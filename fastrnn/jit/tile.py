@@ -26,7 +26,7 @@ OUTER_ROWS = 128  # rows that `add_outer` sums up at once: what they have of one
 
 
 def most_rows(width: int) -> int:
-    return max(1, min(8, _SUMS // width))
+    return max(1, min(6, _SUMS // width))
 
 
 def _int(n: int) -> Any:
