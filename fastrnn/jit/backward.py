@@ -18,9 +18,6 @@ from numba.extending import overload
 
 from .cell import compiled
 from .lanes import (
-    INNER,
-    PART,
-    STRICT,
     add_row,
     address,
     clear_row,
@@ -38,6 +35,7 @@ from .lanes import (
     stores_some,
     struct,
 )
+from .options import INNER, PART, STRICT
 from .tile import COLUMNS, add_outer, product
 
 

@@ -25,15 +25,14 @@ from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
 from .. import bodies, cells, derive, elementary
-from . import gates  # noqa: F401  tells Numba what elementary functions are
-from .lanes import BYTES, INNER, lanes
+from .options import INNER
 
 
 class CellType(types.Opaque):  # type: ignore[misc]
-    """The type of a `Tag`: a cell and the dtype that it computes in."""
+    """The type of a `Tag`: a cell, the dtype that it computes in, and how many numbers of it at a time."""
 
-    def __init__(self, name: str, dtype: Any) -> None:
-        self.dtype = dtype
+    def __init__(self, name: str, dtype: Any, VL: int) -> None:
+        self.dtype, self.VL = dtype, VL
         super().__init__(name=name)
 
 
@@ -81,11 +80,11 @@ class Compiled(NamedTuple):
 class Tag:
     """What the compiled loops get as their first argument."""
 
-    def __init__(self, spec: cells.CellSpec, dtype: np.dtype[Any]) -> None:
-        self.type, self.spec, self.dtype = cell_type(spec, dtype), spec, dtype
+    def __init__(self, spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> None:
+        self.type, self.spec, self.dtype, self.VL = cell_type(spec, dtype, VL), spec, dtype, VL
 
     def __reduce__(self) -> Any:
-        return Tag, (self.spec, self.dtype)
+        return Tag, (self.spec, self.dtype, self.VL)
 
 
 @typeof_impl.register(Tag)
@@ -102,16 +101,16 @@ _SPECS: dict[str, cells.CellSpec] = {}  # not attributes of the type, which is p
 
 
 @cache
-def cell_type(spec: cells.CellSpec, dtype: np.dtype[Any]) -> CellType:
+def cell_type(spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> CellType:
     digest = hashlib.sha256(_own_sources())
     for piece in _pieces(body(spec), set()):
         digest.update(piece)
     for piece in _pieces(backward_body(spec), set()):
         digest.update(piece)
-    digest.update(repr((BYTES, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent)).encode())
-    name = f"Cell({spec.name}, {dtype}, {digest.hexdigest()[:16]})"
+    digest.update(repr((spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent)).encode())
+    name = f"Cell({spec.name}, {dtype}, {VL}, {digest.hexdigest()[:16]})"
     _SPECS[name] = spec
-    return CellType(name, numba.from_dtype(dtype))
+    return CellType(name, numba.from_dtype(dtype), VL)
 
 
 def body(spec: cells.CellSpec) -> Callable[..., Any]:
@@ -141,7 +140,7 @@ def compiled(cell: CellType) -> Compiled:
         int(spec.recurrent),
         int(not spec.recurrent or derive.sums_only(body(spec), G, S, U)),
         G if G > 2 else 4,
-        lanes(cell.dtype).count,
+        cell.VL,
         njit(**INNER)(body(spec)),
         njit(**INNER)(backward_body(spec)),
     )

@@ -14,9 +14,6 @@ from numba.extending import overload
 
 from .cell import compiled
 from .lanes import (
-    INNER,
-    PART,
-    STRICT,
     address,
     clear_row,
     copy_row,
@@ -32,6 +29,7 @@ from .lanes import (
     stores,
     struct,
 )
+from .options import INNER, PART, STRICT
 from .tile import COLUMNS, product
 
 

@@ -15,7 +15,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, overload, type_callable
 
 from .. import elementary
-from .lanes import FUSED, INNER, Lanes, as_lanes
+from .lanes import FUSED, Lanes, as_lanes
+from .options import INNER
 
 
 class Value:
