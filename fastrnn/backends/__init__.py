@@ -220,7 +220,7 @@ def current(spec: CellSpec | None = None) -> Backend:
         except BackendError as error:
             raise BackendError(
                 f"backend 'cython' runs torch's cells only, and {spec.name} is none of them; {error}. "
-                "fastrnn.set_backend(\"reference\") runs it too, slowly"
+                'fastrnn.set_backend("reference") runs it too, slowly'
             ) from error
     return chosen
 
