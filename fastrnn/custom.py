@@ -9,7 +9,8 @@ import numpy as np
 
 from . import validate
 from .cells import CellSpec
-from .derive import operations, python_function
+from .derive import operations
+from .symbols import python_function
 
 _LETTERS = "abcdefghijklmnop"
 

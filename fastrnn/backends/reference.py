@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cells import GRU, RNN_RELU, CellSpec, Weights
-from ..derive import python_function
+from ..symbols import python_function
 from . import Record
 
 Array = NDArray[Any]
