@@ -12,7 +12,7 @@ from math import inf, nan
 from typing import Any, NamedTuple
 
 from . import elementary
-from .symbols import COMPARISONS, FUNCTIONS, Expression, Function, Node, Trace, inputs, run
+from .symbols import COMPARISONS, FUNCTIONS, Expression, Function, Node, Trace, inputs, python_function, run
 
 __all__ = ["Operations", "backward_of", "operations", "sums_only"]
 
@@ -57,7 +57,7 @@ def backward_of(
     zero = trace.write("zero_like", ds[0].number)
     results = {f"d{name}": [adjoints.get(a.number, zero) for a in parts] for name, parts in given.items()}
     source = _source(trace, [*given, "ds"], results, _names(trace, new, adjoints, zero))
-    scope: dict[str, Any] = {name: getattr(elementary, name) for name in elementary.__all__} | {"inf": inf, "nan": nan}
+    scope: dict[str, Any] = {name: getattr(elementary, name) for name in FUNCTIONS} | {"inf": inf, "nan": nan}
     exec(source, scope)
     backward: Any = scope["backward"]
     backward.source = source
@@ -108,11 +108,13 @@ def operations(
     new = run(body, forth, given, states)
     backward = backward or backward_of(body, gates, states, unit_weights, recurrent)
     given = inputs(back, gates, states, unit_weights, recurrent) | {"ds": back.inputs("ds", states)}
-    grads = [back.expression(a) for part in backward(*given.values()) for a in part]
-    return Operations(*(
-        Counter(op for n in trace.needed([a.number for a in results]) if (op := trace.nodes[n].op) not in _FREE)
-        for trace, results in ((forth, new), (back, grads))
-    ))  # fmt: skip
+    grads = [back.expression(a) for part in python_function(backward)(*given.values()) for a in part]
+    return Operations(_count(forth, new), _count(back, grads))
+
+
+def _count(trace: Trace, results: list[Expression]) -> Counter[str]:
+    ops = (trace.nodes[n].op for n in trace.needed(a.number for a in results))
+    return Counter(op for op in ops if op not in _FREE)
 
 
 # --- backwards --------------------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from . import elementary
 
 Function = Callable[..., Any]
 
-#: The functions of `elementary`, and how many arguments they have.
-FUNCTIONS = {"exp": 1, "sigmoid": 1, "tanh": 1, "select": 3, "zero_like": 1}
+FUNCTIONS = tuple(elementary.__all__)
 COMPARISONS = ("<", "<=", ">", ">=")
 
 _HELP = (
@@ -53,7 +52,7 @@ class Trace:
         return tuple(Expression(self, self.number(Node("input", (), f"{name}[{i}]"))) for i in range(count))
 
     def write(self, op: str, *arguments: int) -> Any:
-        """The result of an operation; minus signs move outwards, where they vanish in sums, to the same bits."""
+        """The result of an operation. Minus signs move outwards, to sums where they vanish; that changes no bit."""
         negated = [self.nodes[a].arguments[0] if self.nodes[a].op == "neg" else None for a in arguments]
         match op, arguments, negated:
             case "neg", _, [int(a)]:
@@ -184,7 +183,8 @@ def python_function(function: Any, _done: dict[Any, Any] | None = None) -> Any:
     Returns
     -------
     callable
-        A copy whose global and enclosed names refer to plain functions too; the original is not changed.
+        A copy whose global and enclosed names refer to plain functions too; the original is not changed. Functions that
+        it finds elsewhere, in another module by ``module.function`` for one, stay as they are.
     """
     done = {} if _done is None else _done
     function = getattr(function, "py_func", function)

@@ -101,6 +101,12 @@ def test_import_is_light():
     assert not [name for name in added if any(name == h or name.startswith(f"{h}.") for h in heavy)]
 
 
+def test_bodies_need_no_numba():
+    loaded = modules_after("import fastrnn.bodies, fastrnn.derive")
+    assert "fastrnn.derive" in loaded
+    assert "numba" not in loaded
+
+
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name.split(".")[0])
 def test_compiled_modules_import_nothing_of_ours(path):
     name = f"fastrnn.{path.name.split('.')[0]}"
