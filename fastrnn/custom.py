@@ -79,8 +79,10 @@ class Cell:
             raise ValueError(f"gates should be at most {len(_LETTERS)}, got: {gates}")
         if name is None:
             name = _name(body)
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"name should be a str that is not empty, got: {name!r}")
+        if not isinstance(name, str):
+            raise TypeError(f"name should be of type str, got: {type(name).__name__}")
+        if not name:
+            raise ValueError("name should not be empty, got: ''")
         if validate.integer("unit_weights", unit_weights) < 0:
             raise ValueError(f"unit_weights should not be negative, got: {unit_weights}")
         n = validate.size("states", states)
@@ -162,7 +164,6 @@ def _try(spec: CellSpec) -> None:
     if spec.backward is None:
         spec.chain_rule()  # runs the body on symbols
         return
-    operations(spec.body, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent, spec.backward)
     sizes = {"gx": spec.n_gates, "gh": spec.n_gates * spec.recurrent, "s": spec.n_states}
     sizes |= {"u": spec.unit_weights} if spec.unit_weights else {}
     given = [tuple(np.full(1, 0.5) for _ in range(n)) for n in sizes.values()]
@@ -171,6 +172,7 @@ def _try(spec: CellSpec) -> None:
     if _lengths(results) != [*sizes.values()]:
         expected = ", ".join(f"{'ds_prev' if name == 's' else f'd{name}'} of {n}" for name, n in sizes.items())
         raise TypeError(f"{_name(spec.backward)} should return tuples {expected}, got: {_lengths(results)}")
+    operations(spec.body, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent, spec.backward)  # on symbols
 
 
 def _lengths(results: Any) -> Any:
