@@ -92,14 +92,14 @@ def prepare(spec: CellSpec, weights: Weights) -> Prepared:
     return Prepared(spec, weights.each(lambda w: w.astype(np.float64)), weights.w_ih.dtype)
 
 
-def custom_cell(spec: CellSpec, given: Given) -> tuple[Array, Array | None]:
+def run_body(spec: CellSpec, given: Given) -> tuple[Array, Array | None]:
     """A user's cell: its body."""
     h_prev = given[2][0]
     h, *others = _plain(spec.body)(*given)
     return _joined([h], h_prev), _joined(others, h_prev)
 
 
-def custom_cell_backward(
+def run_chain_rule(
     spec: CellSpec, given: Given, dh: Array, dc: Array | None
 ) -> tuple[Array, Array | None, Array, Array | None, Array | None]:
     """dh, dc -> dgx, dgh, what of dh_prev does not go through gh, dc_prev, and of unit weights each row's part."""
@@ -163,7 +163,7 @@ def _steps(
         gh = None if w.w_hh is None else h_prev @ w.w_hh.T + b_hh
         u, c_new = None, None
         if spec.custom or gh is None:
-            h_new, c_new = custom_cell(spec, _given(spec, w.unit, gx, gh, h_prev, c_prev))
+            h_new, c_new = run_body(spec, _given(spec, w.unit, gx, gh, h_prev, c_prev))
         elif c_prev is not None:
             h_new, c_new = lstm_cell(gx, gh, c_prev)
             if w.w_hr is not None:
@@ -266,7 +266,7 @@ def backward(
         du = dh_t if w.w_hr is None else dh_t @ w.w_hr
         if spec.custom or step.gh is None:
             given = _given(spec, w.unit, step.gx, step.gh, step.h_prev, step.c_prev)
-            dgx, dgh, dh_prev, dc_prev, dunit = custom_cell_backward(spec, given, dh_t, dc_t)
+            dgx, dgh, dh_prev, dc_prev, dunit = run_chain_rule(spec, given, dh_t, dc_t)
         elif step.c_prev is not None and dc_t is not None:
             dgx, dc_prev = lstm_cell_backward(step.gx, step.gh, step.c_prev, du, dc_t)
             dgh = dgx
