@@ -168,13 +168,13 @@ def states_of(stack: Stack, name: str, value: Any, N: int, batched: bool) -> tup
         value = [np.zeros(s, stack.dtype) if v is None else v for v, s in zip(value, shapes, strict=True)]
     names = [f"{name}[{i}]" for i in range(len(states))]
     parts = [validate.real_array(n, v, stack.dtype) for n, v in zip(names, value, strict=True)]
-    together = "hx and cx" if is_hx and len(states) == 2 else " and ".join(names)
-    found = ", ".join(f"{part.ndim}-D" for part in parts)
-    ranks = f"{together} should also be {len(shape)}-D but got ({found}) tensors"
-    h, *others = (
-        validate.hidden(n, part, s, stack.dtype, batched=batched, ranks=ranks)
-        for n, part, s in zip(names, parts, shapes, strict=True)
-    )
+    if [part.shape for part in parts] != shapes:
+        together = "hx and cx" if is_hx and len(states) == 2 else " and ".join(names)
+        found = ", ".join(f"{part.ndim}-D" for part in parts)
+        ranks = f"{together} should also be {len(shape)}-D but got ({found}) tensors"
+        for n, part, s in zip(names, parts, shapes, strict=True):
+            validate.hidden(n, part, s, stack.dtype, batched=batched, ranks=ranks)
+    h, *others = parts
     c = others[0] if len(others) == 1 else np.concatenate(others, axis=-1)
     return (h, c) if batched else (h[:, None], c[:, None])
 
