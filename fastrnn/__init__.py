@@ -21,8 +21,11 @@ from .threads import get_num_threads, set_num_threads
 if TYPE_CHECKING:
     from . import functional as functional
     from . import testing as testing
-    from .checkpoint import find_layers, load, save
+    from .checkpoint import find_layers, load
+    from .checkpoint.save import save  # not from .checkpoint: mypy may take that for the module of the same name
     from .config import show_config
+    from .custom import Cell
+    from .layers.custom import Recurrent
     from .layers.from_state_dict import from_state_dict
     from .packing import (
         PackedSequence,
@@ -40,11 +43,13 @@ __all__ = [
     "LSTM",
     "RNN",
     "BackendError",
+    "Cell",
     "CheckpointError",
     "GRUCell",
     "LSTMCell",
     "PackedSequence",
     "RNNCell",
+    "Recurrent",
     "backends",
     "find_layers",
     "from_state_dict",
@@ -67,6 +72,8 @@ __all__ = [
 
 # Imported when first used, so that `import fastrnn` costs little more than `import numpy`.
 _LAZY = {
+    "Cell": "custom",
+    "Recurrent": "layers.custom",
     "find_layers": "checkpoint",
     "load": "checkpoint",
     "save": "checkpoint",

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 class Result(NamedTuple):
     dx: Array | None  # (T, N, I)
     dh_0: Array  # (L*D, N, H_out)
-    dc_0: Array | None  # (L*D, N, H)
+    dc_0: Array | None  # (L*D, N, C)
     weights: list[Weights] | None  # by layer, then direction; with per_sample each with a leading N axis
 
 
@@ -46,7 +46,7 @@ def backward(
         The scalar's gradient with respect to the output; None: zeros. Any strides, unit in the last axis.
     dh_n : (L*D, N, H_out) or None
         With respect to the final states.
-    dc_n : (L*D, N, H) or None
+    dc_n : (L*D, N, C) or None
     wants_x, wants_weights : bool
         What is not wanted is not computed.
     per_sample : bool
@@ -60,7 +60,7 @@ def backward(
         dy = dy.take(order, axis=1)  # with a unit stride in the last axis, whatever dy has in the others
     n_stacked = sizes.num_layers * D
     dh = sequence.initial(dh_n, (n_stacked, N, sizes.out_size), stack.dtype, order)
-    dc = sequence.initial(dc_n, (n_stacked, N, sizes.hidden_size), stack.dtype, order) if sizes.spec.has_c else None
+    dc = sequence.initial(dc_n, (n_stacked, N, sizes.c_size), stack.dtype, order) if sizes.spec.has_c else None
     run = _Run(stack, tape, dh, dc, wants_weights, per_sample and wants_weights)
     weights: list[Weights] = []
     dx: Array | None = None
@@ -89,7 +89,7 @@ class _Rows(NamedTuple):
     dy: Array | None  # (T, N, H_out)
     dx: Array | None  # (T, N, I)
     dh: Array  # (N, H_out) INOUT
-    dc: Array | None  # (N, H) INOUT
+    dc: Array | None  # (N, C) INOUT
     lengths: Array | None
     reset: Array | None
 
@@ -110,7 +110,7 @@ class _Run(NamedTuple):
     stack: sequence.Stack
     tape: Tape
     dh: Array  # (L*D, N, H_out) INOUT
-    dc: Array | None  # (L*D, N, H) INOUT
+    dc: Array | None  # (L*D, N, C) INOUT
     wants_weights: bool
     per_sample: bool
 

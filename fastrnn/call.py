@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import sequence, validate
+from .cells import CellSpec
 from .sequence import Stack
 
 if TYPE_CHECKING:  # imported when first used, so that `import fastrnn` costs little
@@ -41,7 +42,7 @@ class Arguments(NamedTuple):
 
     x: Array  # (T, N, I)
     h_0: Array | None  # (L*D, N, H_out)
-    c_0: Array | None  # (L*D, N, H)
+    c_0: Array | None  # (L*D, N, C): all states but h, side by side
     lengths: NDArray[np.intp] | None
     reset: NDArray[np.bool_] | None
     batched: bool
@@ -61,7 +62,7 @@ def call(
     return_states: bool,
     out: Array | None,
 ) -> Any:
-    """See `layers.recurrent_base.Recurrent.__call__`."""
+    """See `layers.recurrent_base.RecurrentBase.__call__`."""
     a = arguments(stack, options, x, hx, lengths, reset)
     if out is not None and a.packed is not None:
         raise ValueError(f"out should be None where x is a PackedSequence, got: {type(out).__name__}")
@@ -78,7 +79,7 @@ def call(
         return_states=return_states,
         out=y,
     )
-    output, final, states = returned(result, a)
+    output, final, states = returned(result, a, stack.sizes.spec)
     if out is not None:
         if not np.may_share_memory(output, out):
             out[...] = output
@@ -97,7 +98,7 @@ def arguments(
     lengths: ArrayLike | None,
     reset: ArrayLike | None,
 ) -> Arguments:
-    """Raises TypeError or ValueError where something is not as `Recurrent.__call__` describes."""
+    """Raises TypeError or ValueError where something is not as `RecurrentBase.__call__` describes."""
     if isinstance(x, tuple) and hasattr(x, "batch_sizes"):
         return _packed_arguments(stack, options, cast("PackedSequence", x), hx, lengths, reset)
     x = validate.real_array("x", cast(ArrayLike, x), stack.dtype)
@@ -144,13 +145,13 @@ def ordered(state: Array | None, order: Any) -> Array | None:
 
 
 def states_of(stack: Stack, name: str, value: Any, N: int, batched: bool) -> tuple[Array | None, Array | None]:
-    """hx, or d_state, as (L*D, N, H_out) and for LSTM (L*D, N, H); in the pair of a d_state None stands for zeros."""
+    """hx, or d_state, as (L*D, N, H_out) and (L*D, N, C); in the tuple of a d_state None stands for zeros."""
     if value is None:
         return None, None
-    sizes = stack.sizes
+    sizes, states = stack.sizes, stack.sizes.spec.states
     n_stacked = len(stack.prepared)
     shape = (n_stacked, N, sizes.out_size) if batched else (n_stacked, sizes.out_size)
-    if not sizes.spec.has_c:
+    if len(states) == 1:
         if isinstance(value, tuple):
             raise TypeError(f"{name} should be one array of shape {shape}, got: a tuple of {len(value)}")
         h = validate.real_array(name, value, stack.dtype)
@@ -158,18 +159,23 @@ def states_of(stack: Stack, name: str, value: Any, N: int, batched: bool) -> tup
         h = validate.hidden(name, h, shape, stack.dtype, batched=batched, ranks=ranks)
         return (h if batched else h[:, None]), None
     is_hx = name == "hx"
-    pair = "(h_0, c_0)" if is_hx else "(d_h_n, d_c_n)"
-    if not isinstance(value, tuple | list) or len(value) != 2:
+    if not isinstance(value, tuple | list) or len(value) != len(states):
+        expected = ", ".join(f"{s}_0" if is_hx else f"d_{s}_n" for s in states)
         got = f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
-        raise TypeError(f"{name} should be a pair {pair}, got: {got}")
-    c_shape = (*shape[:-1], sizes.hidden_size)
+        raise TypeError(f"{name} should be a {'pair' if len(states) == 2 else 'tuple'} ({expected}), got: {got}")
+    shapes = [shape] + [(*shape[:-1], sizes.hidden_size)] * (len(states) - 1)
     if not is_hx:
-        value = [np.zeros(s, stack.dtype) if v is None else v for v, s in zip(value, (shape, c_shape), strict=True)]
-    h, c = (validate.real_array(f"{name}[{i}]", v, stack.dtype) for i, v in enumerate(value))
-    both = "hx and cx" if is_hx else f"{name}[0] and {name}[1]"
-    ranks = f"{both} should also be {len(shape)}-D but got ({h.ndim}-D, {c.ndim}-D) tensors"
-    h = validate.hidden(f"{name}[0]", h, shape, stack.dtype, batched=batched, ranks=ranks)
-    c = validate.hidden(f"{name}[1]", c, c_shape, stack.dtype, batched=batched, ranks=ranks)
+        value = [np.zeros(s, stack.dtype) if v is None else v for v, s in zip(value, shapes, strict=True)]
+    names = [f"{name}[{i}]" for i in range(len(states))]
+    parts = [validate.real_array(n, v, stack.dtype) for n, v in zip(names, value, strict=True)]
+    if [part.shape for part in parts] != shapes:
+        together = "hx and cx" if is_hx and len(states) == 2 else " and ".join(names)
+        found = ", ".join(f"{part.ndim}-D" for part in parts)
+        ranks = f"{together} should also be {len(shape)}-D but got ({found}) tensors"
+        for n, part, s in zip(names, parts, shapes, strict=True):
+            validate.hidden(n, part, s, stack.dtype, batched=batched, ranks=ranks)
+    h, *others = parts
+    c = others[0] if len(others) == 1 else np.concatenate(others, axis=-1)
     return (h, c) if batched else (h[:, None], c[:, None])
 
 
@@ -187,16 +193,16 @@ def _output_view(stack: Stack, out: Any, a: Arguments) -> Array:
 # ---- and back -----------------------------------------------------------------------------------------------------
 
 
-def returned(result: sequence.Result, a: Arguments) -> tuple[Any, Any, sequence.States | None]:
+def returned(result: sequence.Result, a: Arguments, spec: CellSpec) -> tuple[Any, Any, sequence.States | None]:
     """Output, final state and all states in the caller's shapes."""
     y, h_n, c_n, states = result
     if a.packed is None and a.batched:
-        return y.swapaxes(0, 1) if a.swap else y, h_n if c_n is None else (h_n, c_n), states
+        return y.swapaxes(0, 1) if a.swap else y, h_n if c_n is None else (h_n, *spec.split_c(c_n)), states
     if states is not None:
         back = None if a.packed is None else a.packed.unsorted_indices
         rows: Any = 0 if not a.batched else slice(None) if back is None else back
         states = sequence.States(states.h[:, :, rows], None if states.c is None else states.c[:, :, rows])
-    return sequence_back(y, a), state_back(h_n, c_n, a), states
+    return sequence_back(y, a), state_back(h_n, c_n, a, spec), states
 
 
 def sequence_back(y: Array, a: Arguments) -> Any:
@@ -206,10 +212,10 @@ def sequence_back(y: Array, a: Arguments) -> Any:
     return y.swapaxes(0, 1) if a.swap else y if a.batched else y[:, 0]
 
 
-def state_back(h: Array, c: Array | None, a: Arguments) -> Any:
+def state_back(h: Array, c: Array | None, a: Arguments, spec: CellSpec) -> Any:
     """(L*D, N, ·) in the caller's order of rows, or (L*D, ·)."""
     if a.packed is not None and a.packed.unsorted_indices is not None:
         h, c = h[:, a.packed.unsorted_indices], None if c is None else c[:, a.packed.unsorted_indices]
     if not a.batched:
         h, c = h[:, 0], None if c is None else c[:, 0]
-    return h if c is None else (h, c)
+    return h if c is None else (h, *spec.split_c(c))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from . import bodies
 
 
 class CellSpec(NamedTuple):
@@ -50,6 +53,14 @@ class CellSpec(NamedTuple):
         """Whether there are states besides h."""
         return self.n_states > 1
 
+    def split_c(self, c: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The states besides h, which lie side by side in c (..., (S-1)*H)."""
+        return (c,) if self.n_states == 2 else tuple(np.split(c, self.n_states - 1, axis=-1))
+
+    def chain_rule(self) -> Callable[..., Any]:
+        """`backward`, or what is derived in its place."""
+        return self.backward or _derived(self)
+
     @property
     def custom(self) -> bool:
         """Whether it is a user's and not one of torch's."""
@@ -61,10 +72,18 @@ class CellSpec(NamedTuple):
         return self.name if self.custom else self.name.partition("_")[0].upper()
 
 
-RNN_TANH = CellSpec("rnn_tanh", "h")
-RNN_RELU = CellSpec("rnn_relu", "h")
-LSTM = CellSpec("lstm", "ifgo", ("h", "c"))
-GRU = CellSpec("gru", "rzn")
+@lru_cache
+def _derived(spec: CellSpec) -> Callable[..., Any]:
+    from .derive import backward_of  # here, since hardly anyone needs it
+
+    assert spec.body is not None
+    return backward_of(spec.body, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent)
+
+
+RNN_TANH = CellSpec("rnn_tanh", "h", ("h",), bodies.rnn_tanh, bodies.rnn_tanh_backward)
+RNN_RELU = CellSpec("rnn_relu", "h", ("h",), bodies.rnn_relu, bodies.rnn_relu_backward)
+LSTM = CellSpec("lstm", "ifgo", ("h", "c"), bodies.lstm, bodies.lstm_backward)
+GRU = CellSpec("gru", "rzn", ("h",), bodies.gru, bodies.gru_backward)
 
 CELLS = {spec.name: spec for spec in (RNN_TANH, RNN_RELU, LSTM, GRU)}
 NONLINEARITIES = {"tanh": RNN_TANH, "relu": RNN_RELU}

@@ -29,8 +29,8 @@ class States(NamedTuple):
     h : (L*D, T+1, N, H_out)
         Index 0 is the initial state, index t+1 the state after processing time t (in either direction), 0 past a
         row's length. (L*D, T+1, H_out) for unbatched input.
-    c : (L*D, T+1, N, H) or None
-        The same for LSTM's cell state.
+    c : (L*D, T+1, N, (S-1)*H) or None
+        The same for LSTM's cell state; for all states but h, side by side, where a cell has S of them.
     """
 
     h: Array
@@ -49,7 +49,7 @@ class Stack(NamedTuple):
 class Result(NamedTuple):
     y: Array  # (T, N, D*H_out)
     h_n: Array  # (L*D, N, H_out)
-    c_n: Array | None  # (L*D, N, H)
+    c_n: Array | None  # (L*D, N, C): all states but h, side by side
     states: States | None
 
 
@@ -75,7 +75,7 @@ def forward(
     x : (T, N, I)
         In the layers' dtype.
     h_0 : (L*D, N, H_out), optional
-    c_0 : (L*D, N, H), optional
+    c_0 : (L*D, N, C), optional
         Zeros where not given.
     lengths : (N,), optional
         In 0..T and any order.
@@ -105,7 +105,7 @@ def forward(
     if reset is not None:
         reset = np.ascontiguousarray(reset)
     h_n = initial(h_0, (n_stacked, N, sizes.out_size), x.dtype, order)
-    c_n = initial(c_0, (n_stacked, N, sizes.hidden_size), x.dtype, order) if sizes.spec.has_c else None
+    c_n = initial(c_0, (n_stacked, N, sizes.c_size), x.dtype, order) if sizes.spec.has_c else None
     states = _allocate_states(h_n, c_n, T) if return_states else None
     if tape is not None:
         tape.order, tape.lengths, tape.reset = order, lengths, reset

@@ -37,7 +37,7 @@ class Stream:
         L, N = len(stack.prepared), batch_size
         sizes = stack.sizes
         self._h = np.zeros((L, N, sizes.out_size), self._dtype)
-        self._c = np.zeros((L, N, sizes.hidden_size), self._dtype) if sizes.spec.has_c else None
+        self._c = np.zeros((L, N, sizes.c_size), self._dtype) if sizes.spec.has_c else None
         self._shapes = ((N, input_size), (input_size,)) if N == 1 else ((N, input_size),)
         # Backends may offer the whole step as one call.
         make = getattr(stack.backend, "stepper", None)
@@ -121,25 +121,35 @@ class Stream:
 
     @property
     def state(self) -> Any:
-        """h (L, N, H_out), for LSTM the pair (h, c), c (L, N, H): a copy when read; assign to set it."""
-        return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
+        """h (L, N, H_out), for LSTM the pair (h, c), c (L, N, H), for S states a tuple of S.
+
+        A copy when read; assign to set it.
+        """
+        states = tuple(state.copy() for state in self._states())
+        return states[0] if self._c is None else states
 
     @state.setter
     def state(self, value: Any) -> None:
-        if self._c is None:
-            pairs = [("state", value, self._h)]
+        states, names = self._states(), self._stack.sizes.spec.states
+        if len(states) == 1:
+            named = {"state": value}
         else:
-            if not isinstance(value, tuple | list) or len(value) != 2:
-                raise TypeError(f"state should be a pair (h, c), got: {type(value).__name__}")
-            pairs = [("state[0]", value[0], self._h), ("state[1]", value[1], self._c)]
+            if not isinstance(value, tuple | list) or len(value) != len(states):
+                expected = f"a {'pair' if len(states) == 2 else 'tuple'} ({', '.join(names)})"
+                raise TypeError(f"state should be {expected}, got: {type(value).__name__}")
+            named = {f"state[{i}]": given for i, given in enumerate(value)}
         checked = []
-        for name, given, to in pairs:
+        for (name, given), to in zip(named.items(), states, strict=True):
             array = validate.real_array(name, given, self._dtype)
             if array.shape != to.shape:
                 raise ValueError(f"{name} should have shape {to.shape}, got: {array.shape}")
             checked.append((to, array))
         for to, array in checked:
             to[...] = array
+
+    def _states(self) -> tuple[Array, ...]:
+        """The states themselves."""
+        return (self._h,) if self._c is None else (self._h, *self._stack.sizes.spec.split_c(self._c))
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         # Packed weights lie as this machine's kernels want them.

@@ -21,7 +21,7 @@ class Segment(NamedTuple):
         The steps.
     h : (N, H_out)
         The state that they begin with: in the reverse direction the one after step `stop`.
-    c : (N, H) or None
+    c : (N, C) or None
     y : (stop - start, N, H_out) or None
         None: not kept, `backward.py` runs these steps again.
     c_all, gates : arrays or None

@@ -30,8 +30,8 @@ class GradientReport(NamedTuple):
     Attributes
     ----------
     errors : dict of str to float
-        Of each gradient (``"x"``, ``"h_0"``, ``"c_0"``, and parameters under their names) the largest difference from
-        the derivative, relative to max(1, largest derivative).
+        Of each gradient (``"x"``, ``"h_0"``, ``"c_0"``, other states, and parameters under their names) the largest
+        difference from the derivative, relative to max(1, largest derivative).
     n_checked : int
         How many derivatives were taken.
     """
@@ -55,11 +55,11 @@ def check_gradients(
 
     Parameters
     ----------
-    layer : RNN, LSTM, GRU or a cell
+    layer : RNN, LSTM, GRU, Recurrent or a cell
         It is not changed: a copy in float64 is checked, in evaluation mode, on the backend in force.
     x : array, optional
         Input as in a call of the layer, but no PackedSequence; without it (4, 3, I), for cells (3, I), is drawn.
-    hx : array or pair, optional
+    hx : array, pair or tuple, optional
         Initial states; drawn where not given.
     lengths, reset : optional
         As in a call; not for cells.
@@ -123,7 +123,8 @@ def check_gradients(
     params = exact.parameters()
     of_states = grads.hx if pair else (grads.hx,)
     pairs = {"x": (x, grads.x)}
-    pairs |= {f"{'hc'[i]}_0": (s, g) for i, (s, g) in enumerate(zip(states, of_states, strict=True))}
+    names = [f"{name}_0" for name in exact._spec.states]
+    pairs |= {name: both for name, *both in zip(names, states, of_states, strict=True)}
     pairs |= {name: (array, grads.params[name]) for name, array in params.items()}
     errors, wrong, checked = {}, [], 0
     for name, (array, gradient) in pairs.items():
@@ -157,7 +158,7 @@ def _inputs(layer: Any, x: ArrayLike, hx: Any, rng: np.random.Generator) -> tupl
     else:
         rows = () if x.ndim == 2 else (x.shape[0 if layer.batch_first else 1],)
         batch = (sizes.num_layers * sizes.directions, *rows)
-    widths = (sizes.out_size, sizes.hidden_size)[: len(layer._spec.states)]
+    widths = [sizes.out_size] + [sizes.hidden_size] * (layer._spec.n_states - 1)
     return x, [rng.uniform(-1, 1, (*batch, width)) for width in widths]
 
 

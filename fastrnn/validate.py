@@ -16,11 +16,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 Array = NDArray[Any]
 
 
-def size(name: str, value: Any) -> int:
-    """A size of a layer: a positive integer, numpy's integers included."""
+def integer(name: str, value: Any) -> int:
+    """An integer, numpy's included."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
         raise TypeError(f"{name} should be of type int, got: {type(value).__name__}")
-    if int(value) <= 0:
+    return int(value)
+
+
+def size(name: str, value: Any) -> int:
+    """A size of a layer: a positive integer."""
+    if integer(name, value) <= 0:
         raise ValueError(f"{name} must be greater than zero, got: {value}")
     return int(value)
 
@@ -48,9 +53,7 @@ def nonlinearity(value: Any, known: Collection[str]) -> str:
 
 
 def proj_size(value: Any, hidden_size: int) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        raise TypeError(f"proj_size should be of type int, got: {type(value).__name__}")
-    size = int(value)
+    size = integer("proj_size", value)
     if size < 0:
         raise ValueError(f"proj_size should be a positive integer or zero to disable projections, got: {size}")
     if size >= hidden_size:
@@ -129,7 +132,7 @@ def hidden(
         ranks = ranks or f"hx should also be {len(expected)}-D but got {a.ndim}-D tensor"
         raise ValueError(f"For {case} input, {ranks}")
     if a.shape != expected:
-        label = {"hx": "hidden", "hx[0]": "hidden[0]", "hx[1]": "hidden[1]"}.get(name, name)
+        label = f"hidden{name[2:]}" if name.startswith("hx") else name
         raise ValueError(f"Expected {label} size {expected}, got {list(a.shape)}")
     return a
 

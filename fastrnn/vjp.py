@@ -26,7 +26,7 @@ class Gradients(NamedTuple):
     Attributes
     ----------
     x : array of the shape of the input, or PackedSequence
-    hx : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H)
+    hx : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H), for S states a tuple of S
         With respect to the initial state, whether or not one was given. Cells: (N, H).
     params : dict of str to array
         Under torch's names, in torch's order; of the parameters' shapes, with a leading axis N where ``per_sample``.
@@ -76,8 +76,8 @@ class Backward:
         ----------
         d_output : array of the output's shape, PackedSequence where the output is one, or None
             The scalar's gradient with respect to the output; None: zeros. Not read past a row's length.
-        d_state : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H), optional
-            With respect to the final state; zeros where not given, and for None in the pair.
+        d_state : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H), for S states a tuple of S, optional
+            With respect to the final state; zeros where not given, and for None in the pair or tuple.
         per_sample : bool
             Gradients of the parameters for each row of the batch: (N, ...) and not their sum.
 
@@ -116,7 +116,7 @@ class Backward:
         )
         return Gradients(
             None if result.dx is None else sequence_back(result.dx, a),
-            state_back(result.dh_0, result.dc_0, a) if "hx" in wrt else None,
+            state_back(result.dh_0, result.dc_0, a, stack.sizes.spec) if "hx" in wrt else None,
             None if result.weights is None else self._params(result.weights, per_sample),
         )
 
@@ -175,7 +175,7 @@ def vjp(
     check: Callable[[], None],
     share: bool = False,
 ) -> tuple[Any, Backward]:
-    """See `layers.recurrent_base.Recurrent.vjp`.
+    """See `layers.recurrent_base.RecurrentBase.vjp`.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def vjp(
             tape.x[0][...] = a.x
         if tape.holds(result.y):
             result = result._replace(y=result.y.copy())
-    output, final, _ = returned(result, a)
+    output, final, _ = returned(result, a, stack.sizes.spec)
     return (output, final), Backward(stack, tape, a, names, wanted, consume, check)
 
 

@@ -6,6 +6,7 @@ import copy
 from itertools import count
 from unittest import mock
 
+import body_tools
 import numpy as np
 
 import fastrnn
@@ -13,8 +14,16 @@ from fastrnn.backends import reference
 
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "lstm_proj", "gru")
 
+#: Cells that torch does not have.
+USERS = {
+    name: fastrnn.Cell(c.body, c.gates, c.states, unit_weights=c.unit_weights, recurrent=c.recurrent)
+    for name, c in body_tools.OTHERS.items()
+}
+
 
 def make(cell, I, H, dtype="float32", rng=0, **options):
+    if cell in USERS:
+        return fastrnn.Recurrent(USERS[cell], I, H, **options, dtype=dtype, rng=rng)
     if cell.startswith("rnn"):
         return fastrnn.RNN(I, H, nonlinearity=cell[4:], **options, dtype=dtype, rng=rng)
     if cell == "gru":
@@ -47,9 +56,12 @@ def random_state(rng, layer, N):
     rows = layer.num_layers * (1 + layer.bidirectional)
     batch = () if N is None else (N,)
     h_0 = rng.uniform(-1, 1, (rows, *batch, getattr(layer, "proj_size", 0) or layer.hidden_size)).astype(layer.dtype)
-    if not isinstance(layer, fastrnn.LSTM):
+    n_states = layer.cell.states if isinstance(layer, fastrnn.Recurrent) else 1 + isinstance(layer, fastrnn.LSTM)
+    if n_states == 1:
         return h_0
-    return h_0, rng.uniform(-2, 2, (rows, *batch, layer.hidden_size)).astype(layer.dtype)
+    others = [rng.uniform(-2, 2, (rows, *batch, layer.hidden_size)).astype(layer.dtype) for _ in range(n_states - 1)]
+    # The third state of the cells of `body_tools` is a positive one.
+    return h_0, *(np.abs(s) + layer.dtype.type(0.5) if i == 1 else s for i, s in enumerate(others))
 
 
 def layouts(x, folder):
@@ -99,7 +111,7 @@ def true_gradients(layer, x, hx, seeds, **options):
 def arrays_in(grads):
     """The arrays of Gradients under their names."""
     named = {} if grads.x is None else {"x": grads.x}
-    named |= {} if grads.hx is None else dict(zip(("h_0", "c_0"), parts_of(grads.hx), strict=False))
+    named |= {} if grads.hx is None else dict(zip(("h_0", "c_0", "c2_0", "c3_0"), parts_of(grads.hx), strict=False))
     return named | (grads.params or {})
 
 

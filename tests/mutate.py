@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 
 #: What must fail, for either part: arguments of pytest.
 TESTS = {
-    "reference": ["tests/test_reference_gradients.py"],
+    "reference": ["tests/test_reference_gradients.py", "tests/test_custom_cells.py", "-k", "not numba"],
     "kernels": ["tests/test_gradients.py", "-k", "cython and not float64"],
 }
 TIMEOUT = 600  # seconds for the tests of one mutant

@@ -21,8 +21,10 @@ def affine(w, v, b, unit):
 
 def step(layer, weights, x, h, c):
     """One step of one row: lists of floats in, the new (h, c) out."""
-    w_ih, w_hh, b_ih, b_hh, w_hr = weights
+    w_ih, w_hh, b_ih, b_hh, w_hr, _ = weights
     H = layer.hidden_size
+    if hasattr(layer, "cell"):
+        return users_step(layer.cell, H, weights, x, h, c)
 
     def gate(number, unit):
         row = number * H + unit
@@ -44,18 +46,37 @@ def step(layer, weights, x, h, c):
     return new, c
 
 
+def users_step(cell, H, weights, x, h, c):
+    """The same for a cell with a body; c holds all states but h, side by side."""
+    w_ih, w_hh, b_ih, b_hh, _, unit = weights
+    new = []
+    for j in range(H):
+        rows = range(j, cell.gates * H, H)
+        gx = tuple(affine(w_ih, x, b_ih, row) for row in rows)
+        gh = tuple(affine(w_hh, h, b_hh, row) for row in rows) if cell.recurrent else ()
+        u = [tuple(float(w[j]) for w in unit)] if cell.unit_weights else []
+        new.append(cell.body(gx, gh, (h[j], *c[j::H]), *u))
+    h, *others = ([float(s) for s in state] for state in zip(*new, strict=True))
+    return h, [s for state in others for s in state]
+
+
 def layer_weights(layer, number, suffix=""):
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_unit")
     return [layer.state_dict().get(f"{name}_l{number}{suffix}") for name in names]
 
 
 def run(layer, x, hx=None, lengths=None, reset=None):
-    """The result with return_states of x (T, N, I): y, h_n, c_n, states h, states c, as float64 arrays."""
+    """The result with return_states of x (T, N, I): y, h_n, c_n, states h, states c, as float64 arrays.
+
+    Of a cell of S states c has all but h, side by side.
+    """
     T, N, _ = x.shape
     H, P = layer.hidden_size, getattr(layer, "proj_size", 0) or layer.hidden_size
+    H = H * (layer.cell.states - 1) if hasattr(layer, "cell") else H
     D = 1 + layer.bidirectional
     rows = layer.num_layers * D
-    h_0, c_0 = hx if isinstance(hx, tuple) else (hx, None)
+    h_0, *others = hx if isinstance(hx, tuple) else (hx,)
+    c_0 = np.concatenate(others, axis=-1) if others else None
     h_0 = np.zeros((rows, N, P)) if h_0 is None else h_0
     c_0 = np.zeros((rows, N, H)) if c_0 is None else c_0
     h_n, c_n = np.zeros((rows, N, P)), np.zeros((rows, N, H))

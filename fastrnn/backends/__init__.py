@@ -202,11 +202,8 @@ _process: Backend | None = None
 _context: ContextVar[Backend | None] = ContextVar("fastrnn_backend", default=None)
 
 
-def current(spec: CellSpec | None = None) -> Backend:
-    """The backend in force: of the context, else of the process, else FASTRNN_BACKEND, else the default.
-
-    For a user's cell, which ``cython`` has no kernels of, ``numba`` takes its place.
-    """
+def current() -> Backend:
+    """The backend in force: of the context, else of the process, else FASTRNN_BACKEND, else the default."""
     global _process
     chosen = _context.get() or _process
     if chosen is None:
@@ -214,15 +211,20 @@ def current(spec: CellSpec | None = None) -> Backend:
         if name not in NAMES:
             raise ValueError(f"FASTRNN_BACKEND should be one of {', '.join(NAMES)}, got: {name!r}")
         chosen = _process = load(name)
-    if spec is not None and spec.custom and chosen.__name__ == f"{__name__}.cython":
-        try:
-            return load("numba")
-        except BackendError as error:
-            raise BackendError(
-                f"backend 'cython' runs torch's cells only, and {spec.name} is none of them; {error}. "
-                "fastrnn.set_backend(\"reference\") runs it too, slowly"
-            ) from error
     return chosen
+
+
+def for_cell(spec: CellSpec, backend: Backend) -> Backend:
+    """The backend that runs a cell where `backend` is in force: ``numba`` for users' cells in place of ``cython``."""
+    if not spec.custom or backend.__name__ != f"{__name__}.cython":
+        return backend
+    try:
+        return load("numba")
+    except BackendError as error:
+        raise BackendError(
+            f"{spec.name} is not one of torch's cells, which alone have kernels in backend 'cython'; {error}. "
+            'fastrnn.set_backend("reference") runs it too, slowly'
+        ) from error
 
 
 def set_backend(name: str) -> None:

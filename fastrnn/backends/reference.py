@@ -1,22 +1,25 @@
 """The recurrence and its backprop through time as NumPy, to be read beside the equations; computes in float64.
 
 Every other backend is held to it. Equations: torch.nn.RNN, torch.nn.LSTM and torch.nn.GRU of the PyTorch documentation;
-each ``*_cell_backward`` is the chain rule over the function before it.
+each ``*_cell_backward`` is the chain rule over the function before it. Users' cells bring their own.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cells import GRU, RNN_RELU, CellSpec, Weights
+from ..symbols import python_function
 from . import Record
 
 Array = NDArray[Any]
+Given = list[tuple[Array, ...]]
 
 CHUNK_STEPS = sys.maxsize  # a sequence is never cut: between its steps, float32's states are float64
 
@@ -89,15 +92,49 @@ def prepare(spec: CellSpec, weights: Weights) -> Prepared:
     return Prepared(spec, weights.each(lambda w: w.astype(np.float64)), weights.w_ih.dtype)
 
 
+def run_body(spec: CellSpec, given: Given) -> tuple[Array, Array | None]:
+    """A user's cell: its body."""
+    h_prev = given[2][0]
+    h, *others = _plain(spec.body)(*given)
+    return _joined([h], h_prev), _joined(others, h_prev)
+
+
+def run_chain_rule(
+    spec: CellSpec, given: Given, dh: Array, dc: Array | None
+) -> tuple[Array, Array | None, Array, Array | None, Array | None]:
+    """dh, dc -> dgx, dgh, what of dh_prev does not go through gh, dc_prev, and of unit weights each row's part."""
+    ds = (dh,) if dc is None else (dh, *spec.split_c(dc))
+    dgx, dgh, ds_prev, *du = _plain(spec.chain_rule())(*given, ds)
+    return tuple(_joined(parts, dh) for parts in (dgx, dgh, ds_prev[:1], ds_prev[1:], du[0] if du else ()))
+
+
+_plain = lru_cache(python_function)
+
+
+def _given(
+    spec: CellSpec, unit: Array | None, gx: Array, gh: Array | None, h_prev: Array, c_prev: Array | None
+) -> Given:
+    """The arguments of a body: tuples of arrays (n, H), of unit weights (H,)."""
+    x_parts = tuple(np.split(gx, spec.n_gates, axis=-1))
+    h_parts = () if gh is None else tuple(np.split(gh, spec.n_gates, axis=-1))
+    states = (h_prev,) if c_prev is None else (h_prev, *spec.split_c(c_prev))
+    return [x_parts, h_parts, states, *([] if unit is None else [tuple(unit)])]
+
+
+def _joined(parts: Sequence[Any], like: Array) -> Any:
+    """Side by side, None where there are none; a part may be one number for all rows and units."""
+    return np.concatenate([np.broadcast_to(part, like.shape) for part in parts], axis=-1) if parts else None
+
+
 class Step(NamedTuple):
     """One step of the rows that are running."""
 
     t: int
     running: Array  # bool (N,)
     h_prev: Array  # (n, H_out)
-    c_prev: Array | None  # (n, H)
+    c_prev: Array | None  # (n, C)
     gx: Array  # (n, G*H)
-    gh: Array  # (n, G*H)
+    gh: Array | None  # (n, G*H)
     u: Array | None  # (n, H): h before the projection, where there is one
     h: Array  # (n, H_out)
     c: Array | None
@@ -112,7 +149,7 @@ def _steps(
     reset: Array | None,
     reverse: bool,
 ) -> Iterator[Step]:
-    """All steps in the order in which they are run; h (N, H_out) and c (N, H), float64, are INOUT."""
+    """All steps in the order in which they are run; h (N, H_out) and c (N, C), float64, are INOUT."""
     spec, w, _ = prepared
     T, N, _ = x.shape
     b_ih = 0.0 if w.b_ih is None else w.b_ih
@@ -123,9 +160,11 @@ def _steps(
             _zero(first, h, c)
         h_prev, c_prev = h[running], None if c is None else c[running]
         gx = x[t, running].astype(np.float64) @ w.w_ih.T + b_ih
-        gh = h_prev @ w.w_hh.T + b_hh
+        gh = None if w.w_hh is None else h_prev @ w.w_hh.T + b_hh
         u, c_new = None, None
-        if c_prev is not None:
+        if spec.custom or gh is None:
+            h_new, c_new = run_body(spec, _given(spec, w.unit, gx, gh, h_prev, c_prev))
+        elif c_prev is not None:
             h_new, c_new = lstm_cell(gx, gh, c_prev)
             if w.w_hr is not None:
                 u, h_new = h_new, h_new @ w.w_hr.T
@@ -220,21 +259,28 @@ def backward(
         dh_t = dh_now[running]
         if dy is not None:
             dh_t = dh_t + dy[t, running]
+        dc_t = None if dc_now is None else dc_now[running]
+        dgh: Array | None
         dh_prev: Array | float = 0.0
+        dc_prev = dunit = None
         du = dh_t if w.w_hr is None else dh_t @ w.w_hr
-        if dc_now is not None:
-            assert step.c_prev is not None
-            dgx, dc_now[running] = lstm_cell_backward(step.gx, step.gh, step.c_prev, du, dc_now[running])
+        if spec.custom or step.gh is None:
+            given = _given(spec, w.unit, step.gx, step.gh, step.h_prev, step.c_prev)
+            dgx, dgh, dh_prev, dc_prev, dunit = run_chain_rule(spec, given, dh_t, dc_t)
+        elif step.c_prev is not None and dc_t is not None:
+            dgx, dc_prev = lstm_cell_backward(step.gx, step.gh, step.c_prev, du, dc_t)
             dgh = dgx
         elif spec == GRU:
             dgx, dgh, dh_prev = gru_cell_backward(step.gx, step.gh, step.h_prev, dh_t)
         else:
             dgx = dgh = rnn_cell_backward(spec, step.gx, step.gh, dh_t)
-        dh_now[running] = dh_prev + dgh @ w.w_hh
+        dh_now[running] = dh_prev if w.w_hh is None else dh_prev + dgh @ w.w_hh
+        if dc_now is not None:
+            dc_now[running] = dc_prev
         if dx is not None:
             dx[t, running] = dgx @ w.w_ih
         if sums is not None:
-            _add(sums.weights, step, x[t, running].astype(np.float64), dgx, dgh, dh_t)
+            _add(sums.weights, step, x[t, running].astype(np.float64), dgx, dgh, dh_t, dunit)
         if not reverse:
             _zero(first, dh_now, dc_now)
 
@@ -243,12 +289,16 @@ def backward(
         dc[:] = dc_now
 
 
-def _add(sums: Weights, step: Step, x: Array, dgx: Array, dgh: Array, dh: Array) -> None:
+def _add(sums: Weights, step: Step, x: Array, dgx: Array, dgh: Array | None, dh: Array, dunit: Array | None) -> None:
     """One step's part of the gradients of the weights."""
     np.add(sums.w_ih, dgx.T @ x, out=sums.w_ih)
-    np.add(sums.w_hh, dgh.T @ step.h_prev, out=sums.w_hh)
-    if sums.b_ih is not None and sums.b_hh is not None:
+    if sums.b_ih is not None:
         np.add(sums.b_ih, dgx.sum(0), out=sums.b_ih)
-        np.add(sums.b_hh, dgh.sum(0), out=sums.b_hh)
+    if sums.w_hh is not None and dgh is not None:
+        np.add(sums.w_hh, dgh.T @ step.h_prev, out=sums.w_hh)
+        if sums.b_hh is not None:
+            np.add(sums.b_hh, dgh.sum(0), out=sums.b_hh)
     if sums.w_hr is not None:
         np.add(sums.w_hr, dh.T @ step.u, out=sums.w_hr)
+    if sums.unit is not None and dunit is not None:
+        np.add(sums.unit, dunit.sum(0).reshape(sums.unit.shape), out=sums.unit)

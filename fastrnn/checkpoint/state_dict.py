@@ -17,7 +17,7 @@ from .pickle_reader import Opaque, shorten
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
-_PARAMETER = re.compile(r"(?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))(_l(?:0|[1-9][0-9]{0,3})(?:_reverse)?)?", re.ASCII)
+_PARAMETER = re.compile(r"(?:weight_(?:ih|hh|hr|unit)|bias_(?:ih|hh))(_l(?:0|[1-9][0-9]{0,3})(?:_reverse)?)?", re.ASCII)
 #: Where weight drop (_raw), weight norm (_g and _v, original0 and original1) and others keep what they make weights of.
 _UNFOLDED = re.compile(
     rf"(?:.*\.)?(?:{_PARAMETER.pattern})(?:_(?:raw|orig|g|v)|\.original[0-9]*)", re.ASCII | re.DOTALL

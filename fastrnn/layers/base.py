@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import validate
 from ..backends import current as current_backend
+from ..backends import for_cell
 from ..cells import CellSpec, Weights
 from ..errors import BackendError
 
@@ -265,9 +266,9 @@ class Layer:
     def _prepare(self, key: Any, make: Any) -> Any:
         """What `make()` gives, kept until the weights change."""
         cache = self._prepared
-        backend = current_backend(self._spec)
+        backend = current_backend()
         if (backend, key) not in cache:
-            cache[backend, key] = make(backend)
+            cache[backend, key] = make(for_cell(self._spec, backend))
         return cache[backend, key]
 
     def _weights(self) -> list[Weights]:

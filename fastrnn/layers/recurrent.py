@@ -10,10 +10,10 @@ from .. import validate
 from ..cells import GRU as GRU_SPEC
 from ..cells import LSTM as LSTM_SPEC
 from ..cells import NONLINEARITIES, CellSpec
-from .recurrent_base import Recurrent
+from .recurrent_base import RecurrentBase
 
 
-class RNN(Recurrent):
+class RNN(RecurrentBase):
     """Elman network: ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or relu in place of tanh [1]_.
 
     Parameters
@@ -86,7 +86,7 @@ class RNN(Recurrent):
         )
 
 
-class LSTM(Recurrent):
+class LSTM(RecurrentBase):
     """Long short-term memory [1]_, with a projection of the output where `proj_size` is given.
 
     ``c' = sigmoid(f) c + sigmoid(i) tanh(g)``, ``h' = sigmoid(o) tanh(c')``, where ``i f g o`` are the four parts of
@@ -164,7 +164,7 @@ class LSTM(Recurrent):
         )
 
 
-class GRU(Recurrent):
+class GRU(RecurrentBase):
     """Gated recurrent unit [1]_.
 
     ``r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)``, z likewise, ``n = tanh(W_in x + b_in + r (W_hn h + b_hn))``,

@@ -1,4 +1,4 @@
-"""What RNN, LSTM and GRU share: their call and their parameters under torch's names."""
+"""What RNN, LSTM, GRU and Recurrent share: their call and their parameters under torch's names."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ if TYPE_CHECKING:  # imported when first used, so that `import fastrnn` costs li
 Array = NDArray[Any]
 
 
-class Recurrent(Layer):
+class RecurrentBase(Layer):
     """Not constructed by users."""
 
-    _fixed = ("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "bidirectional", "proj_size")
+    _fixed: tuple[str, ...] = (
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "nonlinearity",
+        "bias",
+        "bidirectional",
+        "proj_size",
+    )
     _checks: ClassVar = {
         **Layer._checks,
         "batch_first": partial(validate.flag, "batch_first"),
@@ -124,7 +132,7 @@ class Recurrent(Layer):
         ----------
         x : (T, N, I), (N, T, I) with `batch_first`, (T, I) unbatched, or PackedSequence
             Any real numbers; cast to the layer's dtype, never written to. T=0 and N=0 work.
-        hx : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H), optional
+        hx : (L*D, N, H_out), for LSTM a pair of that and (L*D, N, H), for S states a tuple of S, optional
             Initial state, zeros where not given; without the N axis for unbatched input.
         lengths : (N,) integers in 0..T, optional
             Steps of each row, in any order. Past a row's length the output is 0; its final state is the one at its
@@ -141,9 +149,10 @@ class Recurrent(Layer):
         -------
         output : (T, N, D*H_out), (N, T, D*H_out), (T, D*H_out) or PackedSequence
         h_n : (L*D, N, H_out)
-            LSTM: the pair (h_n, c_n), c_n (L*D, N, H).
+            LSTM: the pair (h_n, c_n), c_n (L*D, N, H). A cell of S states: a tuple of S.
         states : sequence.States
-            With `return_states`: ``states.h`` (L*D, T+1, N, H_out) and, for LSTM, ``states.c`` (L*D, T+1, N, H).
+            With `return_states`: ``states.h`` (L*D, T+1, N, H_out) and, for LSTM, ``states.c`` (L*D, T+1, N, H); for S
+            states (L*D, T+1, N, (S-1)*H).
 
         Raises
         ------
