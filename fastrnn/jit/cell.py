@@ -118,14 +118,9 @@ def body(spec: cells.CellSpec) -> Callable[..., Any]:
     return found
 
 
-@cache
 def backward_body(spec: cells.CellSpec) -> Callable[..., Any]:
-    if spec.body is None:
-        torchs: Callable[..., Any] = getattr(bodies, f"{spec.name}_backward")
-        return torchs
-    return spec.backward or derive.backward_of(
-        spec.body, spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent
-    )
+    torchs: Callable[..., Any] | None = getattr(bodies, f"{spec.name}_backward", None)
+    return torchs if torchs and spec.body is None else spec.chain_rule()
 
 
 @cache
