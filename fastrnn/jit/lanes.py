@@ -204,7 +204,6 @@ class _StructFields(AttributeTemplate):  # type: ignore[misc]
 @lower_getattr_generic(Struct)
 def _field(context: Any, builder: Any, struct: Struct, value: Any, name: str) -> Any:
     found = builder.load(builder.gep(value, [ir.Constant(I64, struct.fields.index(name))]))
-    found.set_metadata("invariant.load", builder.module.add_metadata([]))  # nobody writes to it during a call
     return found
 
 
@@ -234,9 +233,22 @@ def _mask(builder: Any, n: Any, count: int) -> Any:
     return builder.icmp_signed("<", lane, splat(builder, n, count))
 
 
-def _masked(builder: Any, name: str, vector: Any, function: Any) -> Any:
+def _masked(builder: Any, name: str, vector: Any, result: Any, *args: Any) -> Any:
     suffix = f"v{vector.count}f{32 if vector.element == ir.FloatType() else 64}.p0"
-    return cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.{name}.{suffix}")
+    kind = ir.FunctionType(result, [a.type for a in args])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.{name}.{suffix}")
+    return builder.call(function, args)
+
+
+def _load_masked(builder: Any, p: Any, vector: Any, align: int, mask: Any) -> Any:
+    """Where the mask is not set: zeros, and nothing is read."""
+    at = builder.bitcast(p, vector.as_pointer())
+    return _masked(builder, "load", vector, vector, at, ir.Constant(I32, align), mask, ir.Constant(vector, None))
+
+
+def _store_masked(builder: Any, x: Any, p: Any, align: int, mask: Any) -> None:
+    at = builder.bitcast(p, x.type.as_pointer())
+    _masked(builder, "store", x.type, ir.VoidType(), x, at, ir.Constant(I32, align), mask)
 
 
 @intrinsic
@@ -316,15 +328,13 @@ def stores_some(tyctx: Any, p: Any, stride: Any, values: Any, n: Any) -> Any:
 
 def _stores(builder: Any, args: Any, dtype: Any, mask: Any = None) -> None:
     p, stride, values = args
-    for j in range(len(values.type.elements) if hasattr(values.type, "elements") else values.type.count):
+    for j in range(len(values.type)):
         x, align = builder.extract_value(values, j), dtype.bitwidth // 8
         at = builder.gep(p, [builder.mul(stride, ir.Constant(I64, j))])
-        at = builder.bitcast(at, x.type.as_pointer())
         if mask is None:
-            builder.store(x, at, align=align)
+            builder.store(x, builder.bitcast(at, x.type.as_pointer()), align=align)
         else:
-            kind = ir.FunctionType(ir.VoidType(), [x.type, at.type, I32, mask.type])
-            builder.call(_masked(builder, "store", x.type, kind), [x, at, ir.Constant(I32, align), mask])
+            _store_masked(builder, x, at, align, mask)
 
 
 def call_function(builder: Any, name: str, args: Any, emit: Callable[[Any, Any], None]) -> Any:
@@ -351,13 +361,14 @@ def _row_function(name: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
         whole = builder.and_(count, ir.Constant(I64, -of.count))
         start, step = ir.Constant(I64, 0), ir.Constant(I64, of.count)
         with cgutils.for_range_slice(builder, start, whole, step, I64, inc=True) as (i, _):
-            at = builder.gep(to, [i])
-            x = combine(builder, lambda: load_at(builder, at, vector, align), load_at(builder, builder.gep(source, [i]), vector, align))
-            builder.store(x, builder.bitcast(at, vector.as_pointer()), align=align)
-        with cgutils.for_range(builder, builder.sub(count, whole)) as loop:
-            i = builder.add(whole, loop.index)
-            at = builder.gep(to, [i])
-            builder.store(combine(builder, lambda: builder.load(at), builder.load(builder.gep(source, [i]))), at)
+            old, new = (load_at(builder, builder.gep(p, [i]), vector, align) for p in (to, source))
+            at = builder.bitcast(builder.gep(to, [i]), vector.as_pointer())
+            builder.store(combine(builder, old, new), at, align=align)
+        rest = builder.sub(count, whole)
+        with builder.if_then(builder.icmp_signed(">", rest, start)):
+            mask = _mask(builder, rest, of.count)
+            old, new = (_load_masked(builder, builder.gep(p, [whole]), vector, align, mask) for p in (to, source))
+            _store_masked(builder, combine(builder, old, new), builder.gep(to, [whole]), align, mask)
 
     @intrinsic
     def function(tyctx: Any, to: Any, source: Any, count: Any) -> Any:
@@ -372,7 +383,7 @@ def _row_function(name: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
 
 
 copy_row = _row_function("copy", lambda builder, old, new: new)
-add_row = _row_function("add", lambda builder, old, new: builder.fadd(old(), new))
+add_row = _row_function("add", lambda builder, old, new: builder.fadd(old, new))
 
 
 @intrinsic
