@@ -15,11 +15,11 @@ from ..backends import Record, flush_denormals
 from ..backends.rows import cut, deal
 from ..cells import CellSpec, Weights
 from ..memory import empty as empty
-from . import backward as _backward
-from . import forward as _forward
+from . import backward_loop as _backward
+from . import forward_loop as _forward
 from . import gates as _gates  # noqa: F401  tells Numba what the functions in bodies are
 from . import packing
-from .cell import Compiled, Tag, compiled
+from .cell import Compiled, Tag, cell_tag, compiled
 from .lanes import BYTES
 from .tile import COLUMNS
 
@@ -30,6 +30,7 @@ CHUNK_STEPS = 128
 _BACKWARD_ROWS = 320  # of a chunk there, where that is so many steps
 _FORWARD_ROWS = 192  # of a chunk of gx
 _FORWARD_BYTES = 256 << 10  # it stays in the second-level cache
+LONG = max(CHUNK_STEPS, _FORWARD_ROWS)  # steps: with more, chunks stay the same
 _PAYS = 2_000_000  # multiply-adds that are worth a thread
 
 
@@ -54,7 +55,7 @@ class Packed(NamedTuple):
 
 def _packed(spec: CellSpec, weights: Weights, pack: Any) -> Packed:
     dtype = weights.w_ih.dtype
-    tag = Tag(spec, dtype, BYTES // dtype.itemsize)
+    tag = cell_tag(spec, dtype, BYTES // dtype.itemsize)
     c = compiled(tag.type)
     H, P = len(weights.w_ih) // c.G, 0 if weights.w_hr is None else len(weights.w_hr)
     unit = None
@@ -127,7 +128,7 @@ def _forward_layout(p: tuple[int, ...], T: int, N: int) -> tuple[tuple[int, ...]
 def _run(
     p: Packed, T: int, N: int, arrays: tuple[Array | None, ...], reverse: bool, flush: bool
 ) -> tuple[NDArray[np.intp], Memory]:
-    """A `forward.Run`, and its scratch memory; `arrays` in the order of its fields."""
+    """A `forward_loop.Run`, and its scratch memory; `arrays` in the order of its fields."""
     c, size = p.c, p.tag.dtype.itemsize
     sizes, places, total, zeros = _forward_layout((c.G, c.S, c.width, c.VL, size, p.H, p.P), min(T, _FORWARD_ROWS), N)
     memory = Memory(total)
@@ -238,13 +239,13 @@ def _dg_columns(p: Packed) -> int:
 
 
 def _strides(p: Packed) -> tuple[int, ...]:
-    """ldg, ldh, ldu, ldx of `backward.Back`."""
+    """ldg, ldh, ldu, ldx of `backward_loop.Back`."""
     size = p.tag.dtype.itemsize
     return tuple(_stride(n, p.c.VL, size) for n in (_dg_columns(p), p.P or p.H, p.H, p.I))
 
 
 class Sums(NamedTuple):
-    arrays: tuple[Array, ...]  # dw_ih, dw_hh, dw_hr, db of `backward.Back`
+    arrays: tuple[Array, ...]  # dw_ih, dw_hh, dw_hr, db of `backward_loop.Back`
     of: Packed
 
 
@@ -257,6 +258,11 @@ def new_sums(prepared: Packed) -> Sums:
 
 def weight_gradients(sums: Sums) -> Weights:
     """See `backends.Backend.weight_gradients`."""
+    return views(sums).each(np.copy)
+
+
+def views(sums: Sums) -> Weights:
+    """The gradients where they are, in torch's layout; the two of the biases are one where they are the same."""
     (dw_ih, dw_hh, dw_hr, db), p = sums
     GH = p.c.G * p.H
     second = 0 if p.c.sums_only else GH
@@ -268,7 +274,7 @@ def weight_gradients(sums: Sums) -> Weights:
         "w_hr": dw_hr[:, : p.H],
         "unit": db[second + GH : second + GH + p.c.U * p.H].reshape(p.c.U, p.H),
     }
-    return Weights(**{name: found[name].copy() for name in p.fields})
+    return Weights(**{name: found[name] for name in p.fields})
 
 
 def _chunk(T: int, N: int) -> int:
@@ -312,7 +318,7 @@ def backward(
 def _back(
     p: Packed, r: Record, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, sums: Sums | None, parts: int
 ) -> tuple[NDArray[np.intp], Memory]:
-    """A `backward.Back` for each thread, and their scratch memory."""
+    """A `backward_loop.Back` for each thread, and their scratch memory."""
     T, N = r.x.shape[:2]
     size, more, ld = p.tag.dtype.itemsize, p.c.S - 1, _strides(p)
     ldg, ldh, ldu, ldx = ld

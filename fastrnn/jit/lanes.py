@@ -31,6 +31,7 @@ from numba.extending import (
     type_callable,
 )
 
+
 def _lane_bytes() -> int:
     forced = os.environ.get("FASTRNN_LANE_BYTES")
     if forced:
@@ -219,6 +220,12 @@ def struct(of: type) -> Any:
         return found(array), gen
 
     return at
+
+
+@intrinsic
+def alive(tyctx: Any, array: Any) -> Any:
+    """Nothing; but the array is kept until here. Numba sees no use of it in that of its address."""
+    return types.void(array), lambda context, builder, sig, args: context.get_dummy_value()
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------

@@ -1,8 +1,14 @@
-"""With which options functions are compiled."""
+"""Which Numba there has to be, and with which options it compiles."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numba
+
+OLDEST = (0, 62)
+if tuple(int(part) for part in numba.__version__.split(".")[:2]) < OLDEST:
+    raise ImportError(f"Numba {numba.__version__} is too old, {'.'.join(map(str, OLDEST))} is the oldest that fits")
 
 #: Of all compiled functions. They are said, since a callee takes what it does not say from its caller, and a user's
 #: caller may have fastmath=True.

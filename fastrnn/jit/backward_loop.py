@@ -136,6 +136,7 @@ def _unit_back(cell, gx, gh, ld_gh, h_prev, c_prev, u, dh, dc, ldu, dgx, dgh, du
     c = compiled(cell)
     step, G, VL, U, GH, more = c.backward, c.G, c.VL, c.U, c.G * c.recurrent, c.S - 1
     apart = not c.sums_only
+
     # Numba drops branches on constants before it looks at types.
     def impl(cell, gx, gh, ld_gh, h_prev, c_prev, u, dh, dc, ldu, dgx, dgh, du, H, count):
         x, g = loads(gx, VL, G), loads(gh, ld_gh, GH)
