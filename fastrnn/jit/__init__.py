@@ -1,11 +1,12 @@
 """Recurrent layers inside other compiled code: functions that users call from their own ``@njit`` functions.
 
-`pack` makes of a layer what they take. `sigmoid`, `tanh`, `exp` and `select` are what bodies of users' cells are made of
-(see `fastrnn.Cell`): they work on NumPy arrays too, and are there without Numba.
+`pack` makes of a layer what they take. `sigmoid`, `tanh`, `exp` and `select` are what bodies of users' cells are made
+of (see `fastrnn.Cell`): they work on NumPy arrays too, and are there without Numba.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,8 @@ _CALLS = (
 )
 __all__ = ["exp", "select", "sigmoid", "tanh", *_CALLS]
 
-try:
-    from . import gates as _gates  # so that Numba knows exp, select, sigmoid and tanh
-except ImportError:
-    pass
+with suppress(ImportError):
+    import_module(f"{__name__}.gates")  # so that Numba knows exp, select, sigmoid and tanh
 
 
 def __getattr__(name: str) -> Any:

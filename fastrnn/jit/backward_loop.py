@@ -317,7 +317,7 @@ def rows_back(cell, b, start, steps):
             for j in range(more):
                 copy_row(dc_now + (n * more + j) * b.ldu, reals(cell, b.dc + n * b.dc_n) + j * b.H, b.H)
         joined = N
-        if i < 0 or N == b.row:
+        if i < 0 or b.row == N:
             continue
         t = b.T - 1 - start - i if b.reverse else start + i
         if b.reset and b.reverse:
