@@ -1,9 +1,8 @@
 """Functions for users' own compiled code: steps, whole sequences, their gradients, and a linear layer."""
-# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, SupportsIndex
 
 import numpy as np
 from numba import njit, types
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import validate
 from .._memory import Memory
+from ..backends import Record
 from ..layers.base import Layer
 from . import backward_loop as _backward
 from . import engine, packing
@@ -37,7 +37,7 @@ def _holding(numbers: NDArray[np.intp], *kept: Any) -> NDArray[np.intp]:
     return np.asarray(_Held(numbers, *kept))
 
 
-def _refuse(self: Any, protocol: Any) -> NoReturn:
+def _refuse() -> NoReturn:
     raise TypeError("packed weights cannot be copied or pickled; call fastrnn.jit.pack again")
 
 
@@ -46,7 +46,9 @@ class Packed(NamedTuple):
 
     cell: Tag
     run: NDArray[np.intp]  # forward_loop.Run
-    __reduce_ex__ = _refuse
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        _refuse()
 
 
 class Gradients(NamedTuple):
@@ -67,7 +69,9 @@ class PackedForTraining(NamedTuple):
     run: NDArray[np.intp]
     back: NDArray[np.intp]  # backward_loop.Back
     gradients: Gradients
-    __reduce_ex__ = _refuse
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        _refuse()
 
 
 class PackedLinear(NamedTuple):
@@ -75,7 +79,9 @@ class PackedLinear(NamedTuple):
 
     tag: Tag
     run: NDArray[np.intp]  # I, O, and addresses of w, b, z, a row
-    __reduce_ex__ = _refuse
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        _refuse()
 
 
 _AT = {name: i for i, name in enumerate(_forward.Run._fields)}
@@ -130,8 +136,9 @@ def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> 
         return Packed(forward.tag, held)
     backward = engine.prepare_backward(layer._spec, weights)
     sums = engine.new_sums(backward)
-    x = np.empty((engine.LONG, 1, forward.I), layer.dtype)
-    back, scratch = engine._back(backward, engine.Record(x, *(None,) * 7, False), None, None, None, x, sums, 1)
+    any_array = np.empty((engine.LONG, 1, forward.I), layer.dtype)  # addresses are written down with each call
+    record = Record(any_array, any_array, any_array, *(None,) * 5, False)
+    back, scratch = engine._back(backward, record, None, any_array, None, any_array, sums, 1)
     found = engine.views(sums)
     apart = found.b_hh.copy() if found.b_hh is not None and backward.c.sums_only else found.b_hh
     return PackedForTraining(
@@ -177,7 +184,7 @@ def pack_linear(weight: ArrayLike, bias: ArrayLike | None = None) -> PackedLinea
 
 def _check(p: Any, ranks: dict[str, tuple[Any, int]], cell: str | None = None) -> None:
     """That p is packed, and that arrays are contiguous, of its dtype, and of that many axes."""
-    tag = getattr(p, "types", (None,))[0]
+    tag: Any = getattr(p, "types", (None,))[0]
     if getattr(p, "instance_class", None) not in (Packed, PackedForTraining, PackedLinear):
         raise TypingError(f"p should be what fastrnn.jit.pack returns, got: {p}")
     if cell is not None and tag.spec.name.partition("_")[0] != cell:
@@ -431,9 +438,9 @@ def gru_forward(p, x, h, y):
 def backward(p, x, states, dy, d_states, dx):
     """The gradients of a whole sequence of any cell.
 
-    The sequence is run again from its initial states. From the gradients dy (T, H_out) of its output and d_states of its
-    final states come dx (T, I), the gradients of the initial states in d_states, and those of the weights, which are
-    added to ``p.gradients``. p: packed with ``gradients=True``.
+    The sequence is run again from its initial states. From the gradients dy (T, H_out) of its output and d_states of
+    its final states come dx (T, I), the gradients of the initial states in d_states, and those of the weights, which
+    are added to ``p.gradients``. p: packed with ``gradients=True``.
     """
     _whole_back(p, x, states, dy, d_states, dx)
 
@@ -447,7 +454,7 @@ def rnn_backward(p, x, h_0, dy, dh, dx):
 
 @njit(cache=True, **STRICT)
 def lstm_backward(p, x, h_0, c_0, dy, dh, dc, dx):
-    """The gradients of `lstm_forward`, as of `backward`: dh (H_out,), dc (H,) are of the final states, then the initial."""
+    """The gradients of `lstm_forward`, as of `backward`: dh (H_out,), dc (H,) likewise."""
     _lstm(p)
     _whole_back(p, x, (h_0, c_0), dy, (dh, dc), dx)
 

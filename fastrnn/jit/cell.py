@@ -28,7 +28,7 @@ from .. import bodies, cells, derive, elementary
 from .options import INNER
 
 
-class CellType(types.Opaque):  # type: ignore[misc]
+class CellType(types.Opaque):
     """The type of a `Tag`: a cell, the dtype that it computes in, and how many numbers of it at a time."""
 
     def __init__(self, name: str, dtype: Any, VL: int) -> None:
@@ -49,7 +49,7 @@ register_model(CellType)(models.OpaqueModel)
 
 
 @infer_getattr
-class _Constants(AttributeTemplate):  # type: ignore[misc]
+class _Constants(AttributeTemplate):
     """``cell.G`` and the like in compiled code: constants."""
 
     key = CellType

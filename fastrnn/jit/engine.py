@@ -14,6 +14,7 @@ from .._memory import Memory, locate
 from ..backends import Record, flush_denormals
 from ..backends.rows import cut, deal
 from ..cells import CellSpec, Weights
+from ..memory import aligned
 from ..memory import empty as empty
 from . import backward_loop as _backward
 from . import forward_loop as _forward
@@ -60,7 +61,7 @@ def _packed(spec: CellSpec, weights: Weights, pack: Any) -> Packed:
     H, P = len(weights.w_ih) // c.G, 0 if weights.w_hr is None else len(weights.w_hr)
     unit = None
     if weights.unit is not None:
-        unit = packing.aligned((c.U, _stride(H, c.VL, dtype.itemsize)), dtype)
+        unit = aligned((c.U, _stride(H, c.VL, dtype.itemsize)), dtype)
         unit[...] = 0
         unit[:, :H] = weights.unit
     arrays = (*pack(c, weights), unit)
@@ -76,7 +77,7 @@ def _addresses(arrays: tuple[Array | None, ...]) -> tuple[int, ...]:
 
 @cache
 def _stride(n: int, VL: int, size: int) -> int:
-    """Numbers from row to row of n of them: whole panels, and not such that rows fall on the same lines of the cache."""
+    """Numbers from row to row of n of them: whole panels, and not such that rows share lines of the cache."""
     whole = -(-n // (COLUMNS * VL)) * COLUMNS * VL
     return whole + VL if whole * size % 2048 == 0 else whole
 
@@ -133,7 +134,7 @@ def _run(
     sizes, places, total, zeros = _forward_layout((c.G, c.S, c.width, c.VL, size, p.H, p.P), min(T, _FORWARD_ROWS), N)
     memory = Memory(total)
     if p.P:
-        np.frombuffer(memory, np.uint8)[zeros] = 0
+        np.frombuffer(memoryview(memory), np.uint8)[zeros] = 0
     run = np.empty(len(_forward.Run._fields), np.intp)
     at = memory.address
     run[24:] = (T, N, p.I, p.H, p.P, reverse, flush, *p.addresses, *sizes, *[at + place for place in places])
@@ -164,7 +165,7 @@ def forward(
     def part(*arrays: Array | None) -> None:
         x = arrays[0]
         assert x is not None
-        run, memory = _run(prepared, T, x.shape[1], arrays, reverse, flush)
+        run, _memory = _run(prepared, T, x.shape[1], arrays, reverse, flush)
         _forward.forward(prepared.tag, run)
 
     if n < 2:
@@ -179,12 +180,8 @@ def forward(
         for rows in deal(N, team.size, lengths):
             some = None if lengths is None else np.ascontiguousarray(lengths[rows])
             every = (slice(None), rows)
-            tasks.append(
-                partial(
-                    *(part, x[every], y[every], h[rows], of(c, rows), some),
-                    *(of(reset, every), of(c_all, every), of(gates, every)),
-                )
-            )
+            of_steps = [of(a, every) for a in (reset, c_all, gates)]
+            tasks.append(partial(part, x[every], y[every], h[rows], of(c, rows), some, *of_steps))
         team.run(tasks)
 
 
@@ -192,8 +189,10 @@ class Stepper:
     """Stacked layers of one direction, one step at a time, without allocation."""
 
     def __init__(self, prepared: Sequence[Packed], h: Array, c: Array | None) -> None:
-        self._kept, self._calls = [], []
-        N, x = h.shape[1], None
+        self._kept: list[Any] = []
+        self._calls: list[tuple[Tag, NDArray[np.intp]]] = []
+        N = h.shape[1]
+        x: Array | None = None
         for i, p in enumerate(prepared):
             y = np.empty((1, N, p.P or p.H), h.dtype)
             arrays = (x, y, h[i], None if c is None else c[i], None, None, None, None)
@@ -301,11 +300,11 @@ def backward(
     p, wanted = prepared, threads.get_num_threads()
     n = 1 if wanted == 1 else min(wanted, N // 2, 2 * T * N * p.work // _PAYS)
     if n < 2:
-        back, memory = _back(p, record, dy, dh, dc, dx, sums, 1)
+        back, _memory = _back(p, record, dy, dh, dc, dx, sums, 1)
         _backward.backward(p.tag, back[0])
         return
     with threads.team(n) as team:
-        back, memory = _back(p, record, dy, dh, dc, dx, sums, team.size)
+        back, _memory = _back(p, record, dy, dh, dc, dx, sums, team.size)
         tasks = [partial(_backward.backward, p.tag, part) for part in back]
         for chunk in range(-(-T // _chunk(T, N)) - 1, -1, -1):
             # Rows have nothing in common until their gate gradients are summed up: by each thread some of the sums.
@@ -332,7 +331,7 @@ def _back(
         [8 * R, 8 * (steps + 1), more * ldu * size, N * ldu * size * projected, R * ldx * size * (dx is not None)]
     )
     memory = Memory(shared_bytes + parts * own_bytes)
-    np.frombuffer(memory, np.uint8)[shared[-1] : shared_bytes] = 0
+    np.frombuffer(memoryview(memory), np.uint8)[shared[-1] : shared_bytes] = 0
     at, back = memory.address, np.empty((parts, len(_backward.Back._fields)), np.intp)
     locate(back[0], (r.x, r.y, r.h_0, r.c_0, r.c_all, r.gates, r.lengths, r.reset, dy, dh, dc, dx))
     back[0, 36:-12] = (

@@ -3,7 +3,6 @@
 As in the Cython kernels, the input part gx of a chunk of steps is one product, and the loop forms the recurrent part
 gh of each step, panel by panel, and from both the new states.
 """
-# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def _register(function: Any, emit: Any) -> None:
         return a(a), lambda context, builder, sig, args: emit(Value(builder, args[0])).value
 
     @overload(function, jit_options=INNER)
-    def of_number(a):  # type: ignore[no-untyped-def]
+    def of_number(a):
         if a in (types.float32, types.float64):
             return lambda a: number(a)
         if isinstance(a, types.Integer):

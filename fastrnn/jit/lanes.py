@@ -50,7 +50,7 @@ REGISTERS = 32 if BYTES == 64 or not X86 else 16
 I32, I64, BYTE = ir.IntType(32), ir.IntType(64), ir.IntType(8)
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """`count` numbers of one dtype, or truth values."""
 
     def __init__(self, dtype: Any, count: int) -> None:
@@ -59,7 +59,7 @@ class Lanes(types.Type):  # type: ignore[misc]
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Lanes) -> None:
         of = ir.IntType(1) if fe_type.dtype is types.boolean else dmm.lookup(fe_type.dtype).get_value_type()
         super().__init__(dmm, fe_type, ir.VectorType(of, fe_type.count))
@@ -111,8 +111,10 @@ _operator(operator.add, lambda builder, a, b: builder.fadd(a, b))
 _operator(operator.sub, lambda builder, a, b: builder.fsub(a, b))
 _operator(operator.mul, lambda builder, a, b: builder.fmul(a, b))
 _operator(operator.truediv, lambda builder, a, b: builder.fdiv(a, b))
-for _op, _sign in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
-    _operator(_op, lambda builder, a, b, sign=_sign: builder.fcmp_ordered(sign, a, b), truth=True)
+_operator(operator.lt, lambda builder, a, b: builder.fcmp_ordered("<", a, b), truth=True)
+_operator(operator.le, lambda builder, a, b: builder.fcmp_ordered("<=", a, b), truth=True)
+_operator(operator.gt, lambda builder, a, b: builder.fcmp_ordered(">", a, b), truth=True)
+_operator(operator.ge, lambda builder, a, b: builder.fcmp_ordered(">=", a, b), truth=True)
 
 
 @type_callable(operator.neg)
@@ -179,22 +181,22 @@ def address(tyctx: Any, p: Any) -> Any:
 # ---- structs ------------------------------------------------------------------------------------------------------
 
 
-class Struct(types.Type):  # type: ignore[misc]
+class Struct(types.Type):
     """A NamedTuple of integers that lies in memory as an array of them: passed on as one pointer, it compiles fast."""
 
-    def __init__(self, of: type) -> None:
-        self.fields: tuple[str, ...] = of._fields  # type: ignore[attr-defined]
+    def __init__(self, of: Any) -> None:
+        self.fields: tuple[str, ...] = of._fields
         super().__init__(name=f"Struct({of.__name__})")
 
 
 @register_model(Struct)
-class _StructModel(models.PrimitiveModel):  # type: ignore[misc]
+class _StructModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Struct) -> None:
         super().__init__(dmm, fe_type, I64.as_pointer())
 
 
 @infer_getattr
-class _StructFields(AttributeTemplate):  # type: ignore[misc]
+class _StructFields(AttributeTemplate):
     key = Struct
 
     def generic_resolve(self, struct: Struct, name: str) -> Any:
@@ -203,11 +205,10 @@ class _StructFields(AttributeTemplate):  # type: ignore[misc]
 
 @lower_getattr_generic(Struct)
 def _field(context: Any, builder: Any, struct: Struct, value: Any, name: str) -> Any:
-    found = builder.load(builder.gep(value, [ir.Constant(I64, struct.fields.index(name))]))
-    return found
+    return builder.load(builder.gep(value, [ir.Constant(I64, struct.fields.index(name))]))
 
 
-def struct(of: type) -> Any:
+def struct(of: Any) -> Any:
     """A function for compiled code: an array of integers -> the NamedTuple `of` that lies there."""
     found = Struct(of)
 
