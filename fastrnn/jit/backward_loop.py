@@ -34,7 +34,7 @@ from .lanes import (
     stores_some,
     struct,
 )
-from .options import INNER, PART, STRICT
+from .options import INNER, PART, entry
 from .tile import COLUMNS, add_outer, product
 
 
@@ -365,7 +365,7 @@ def sums_back(cell, b, R):
         store(db + at, load(db + at) + total)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def backward(cell, array):
     """Some chunks of steps, some rows or some of the sums; `array` holds a `Back`."""
     b = back_at(array)

@@ -28,7 +28,7 @@ from .lanes import (
     stores,
     struct,
 )
-from .options import INNER, PART, STRICT
+from .options import INNER, PART, entry
 from .tile import COLUMNS, product
 
 
@@ -226,7 +226,7 @@ def put_states(cell, run, now, n, h, c):
         copy_row(reals(cell, c) + j * run.H, reals(cell, run.c_now) + (n * (cell.S - 1) + j) * run.ldu, run.H)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def forward(cell, array):
     """All T steps of one layer in one direction; `array` holds a `Run`."""
     run = run_at(array)
