@@ -208,7 +208,7 @@ def _check_states(p: Any, what: str, states: Any, written: bool = True) -> None:
     if not isinstance(states, types.BaseTuple) or len(states) != len(names):
         raise TypingError(f"{what} should be a tuple of {len(names)} arrays, got: {states}")
     for name, state in zip(names, states, strict=True):
-        _check(p, what.removesuffix("states") + name, state, 1, written)
+        _check(p, what.removesuffix("states").rstrip("_") + name, state, 1, written)
 
 
 def _step(p, x, states):
@@ -288,7 +288,7 @@ def _check_sizes(run, x, h, y):
     if h.size != H_out:
         raise ValueError("h should have as many elements as the layer's output has features")
     if y.shape[0] != x.shape[0] or y.shape[1] != H_out:
-        raise ValueError("y should have a row for each step, and as many columns as the layer's output has features")
+        raise ValueError("y (or dy) should have a row for each step, and as many columns as the layer's output has features")
 
 
 def _whole_back(p, x, states, dy, d_states, dx):
@@ -310,9 +310,10 @@ def _whole_back_of(p, x, states, dy, d_states, dx):
         run, back, T, H = p.run.copy(), p.back.copy(), len(x), p.run[_H_SIZE]
         y = np.empty(dy.shape, x.dtype)
         _check_sizes(p.run, x, states[0], y)
-        _check_sizes(p.run, dx, d_states[0], dy)
-        if len(dx) != T:
+        if dx.shape != x.shape:
             raise ValueError("dx should have the shape of x")
+        if d_states[0].size != states[0].size:
+            raise ValueError("dh should have as many elements as h")
         h, others = states[0].copy(), np.empty(2 * more * H, x.dtype)
         d_others, c_all = np.empty(more * H, x.dtype), np.empty((T, more * H), x.dtype)
         gates = np.empty((T, gates_width(p.cell, H)), x.dtype)
@@ -388,7 +389,7 @@ def _only(kind: str) -> Any:
         _check_pack(p, Packed, PackedForTraining)
         spec = p.types[0].spec
         if spec.custom or spec.kind != kind:
-            raise TypingError(f"p should be packed from {kind}, got: {spec.name}")
+            raise TypingError(f"p should be packed from {kind}, got: {spec.name}{' of a user' * spec.custom}")
         return lambda p: None
 
     return check

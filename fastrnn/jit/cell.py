@@ -170,6 +170,9 @@ def _own_sources() -> bytes:
 
 def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
     """Everything that compiled code of a function depends on: its bytecode, and the globals that it names."""
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _pieces(each, seen)
     function = getattr(value, "py_func", value)  # of a Numba dispatcher
     if not isinstance(function, python_types.FunctionType):
         yield repr((value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value).encode()
@@ -182,19 +185,19 @@ def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
     yield from _code_pieces(function.__code__)
     for cell in function.__closure__ or ():
         yield from _pieces(cell.cell_contents, seen)
-    yield from _named(set(_names(function.__code__)), function.__globals__, seen)
-    for default in function.__defaults__ or ():
-        yield from _pieces(default, seen)
+    for found in _named(set(_names(function.__code__)), function.__globals__, set()):
+        yield from _pieces(found, seen)
+    yield from _pieces(function.__defaults__, seen)
 
 
-def _named(names: set[str], there: dict[str, Any], seen: set[int]) -> Iterator[bytes]:
-    """Of all globals of these names, and of those in modules among them: ``constants.K``."""
+def _named(names: set[str], there: dict[str, Any], modules: set[int]) -> Iterator[Any]:
+    """All globals of these names, and those in modules among them: ``constants.K``."""
     for name in sorted(names & there.keys()):
         if not isinstance(there[name], python_types.ModuleType):
-            yield from _pieces(there[name], seen)
-        elif id(there[name]) not in seen:
-            seen.add(id(there[name]))
-            yield from _named(names, vars(there[name]), seen)
+            yield there[name]
+        elif id(there[name]) not in modules:
+            modules.add(id(there[name]))
+            yield from _named(names, vars(there[name]), modules)
 
 
 def _code_pieces(code: python_types.CodeType) -> Iterator[bytes]:
