@@ -34,7 +34,7 @@ from .lanes import (
     stores_some,
     struct,
 )
-from .options import INNER, PART, STRICT
+from .options import INNER, PART, entry
 from .tile import COLUMNS, add_outer, product
 
 
@@ -166,7 +166,7 @@ def _unit_again(cell, gx, gh, ld_gh, h_prev, c_prev, u, ldu, to):
 
     def impl(cell, gx, gh, ld_gh, h_prev, c_prev, u, ldu, to):
         x, g, s = loads(gx, VL, G), loads(gh, ld_gh, GH), loads_after(h_prev, c_prev, ldu, more)
-        if U > 0:  # noqa: SIM108  Numba drops a branch, but not a part of an expression
+        if U > 0:  # noqa: SIM108
             new = body(x, g, s, loads(u, ldu, U))
         else:
             new = body(x, g, s)
@@ -365,7 +365,7 @@ def sums_back(cell, b, R):
         store(db + at, load(db + at) + total)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def backward(cell, array):
     """Some chunks of steps, some rows or some of the sums; `array` holds a `Back`."""
     b = back_at(array)

@@ -19,7 +19,7 @@ from . import engine, packing
 from . import forward_loop as _forward
 from .cell import Tag, compiled, linear_tag
 from .lanes import BYTES, address, alive, copy_row, indices, reals
-from .options import INNER, STRICT
+from .options import INNER, entry
 from .tile import COLUMNS, product
 
 Array = NDArray[Any]
@@ -288,7 +288,9 @@ def _check_sizes(run, x, h, y):
     if h.size != H_out:
         raise ValueError("h should have as many elements as the layer's output has features")
     if y.shape[0] != x.shape[0] or y.shape[1] != H_out:
-        raise ValueError("y (or dy) should have a row for each step, and as many columns as the layer's output has features")
+        raise ValueError(
+            "y (or dy) should have a row for each step, and as many columns as the layer's output has features"
+        )
 
 
 def _whole_back(p, x, states, dy, d_states, dx):
@@ -398,61 +400,61 @@ def _only(kind: str) -> Any:
 _rnn, _lstm, _gru = _only("RNN"), _only("LSTM"), _only("GRU")
 
 
-@njit(cache=True, **STRICT)
+@entry
 def step(p, x, states):
     """One step of any cell, a user's too: x (I,) -> the states, a tuple of arrays, h (H_out,) first, in place."""
     _step(p, x, states)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def rnn_step(p, x, h):
     """One step of RNN or RNNCell: x (I,) -> h (H,) in place."""
     _rnn(p)
     _step(p, x, (h,))
 
 
-@njit(cache=True, **STRICT)
+@entry
 def lstm_step(p, x, h, c):
     """One step of LSTM or LSTMCell: x (I,) -> h (H_out,) and c (H,) in place."""
     _lstm(p)
     _step(p, x, (h, c))
 
 
-@njit(cache=True, **STRICT)
+@entry
 def gru_step(p, x, h):
     """One step of GRU or GRUCell: x (I,) -> h (H,) in place."""
     _gru(p)
     _step(p, x, (h,))
 
 
-@njit(cache=True, **STRICT)
+@entry
 def forward(p, x, states, y):
     """A whole sequence of any cell: x (T, I) -> y (T, H_out), and the states, as of `step`, in place."""
     _whole(p, x, states, y)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def rnn_forward(p, x, h, y):
     """A whole sequence of RNN or RNNCell: x (T, I) -> y (T, H), and h (H,) in place."""
     _rnn(p)
     _whole(p, x, (h,), y)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def lstm_forward(p, x, h, c, y):
     """A whole sequence of LSTM or LSTMCell: x (T, I) -> y (T, H_out), and h (H_out,) and c (H,) in place."""
     _lstm(p)
     _whole(p, x, (h, c), y)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def gru_forward(p, x, h, y):
     """A whole sequence of GRU or GRUCell: x (T, I) -> y (T, H), and h (H,) in place."""
     _gru(p)
     _whole(p, x, (h,), y)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def backward(p, x, states, dy, d_states, dx):
     """The gradients of a whole sequence of any cell.
 
@@ -463,28 +465,28 @@ def backward(p, x, states, dy, d_states, dx):
     _whole_back(p, x, states, dy, d_states, dx)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def rnn_backward(p, x, h_0, dy, dh, dx):
     """The gradients of `rnn_forward`, as of `backward`: dh (H,) is of the final state, then of the initial one."""
     _rnn(p)
     _whole_back(p, x, (h_0,), dy, (dh,), dx)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def lstm_backward(p, x, h_0, c_0, dy, dh, dc, dx):
     """The gradients of `lstm_forward`, as of `backward`: dh (H_out,), dc (H,) likewise."""
     _lstm(p)
     _whole_back(p, x, (h_0, c_0), dy, (dh, dc), dx)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def gru_backward(p, x, h_0, dy, dh, dx):
     """The gradients of `gru_forward`, as of `backward`: dh (H,) is of the final state, then of the initial one."""
     _gru(p)
     _whole_back(p, x, (h_0,), dy, (dh,), dx)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def linear(p, x, y):
     """``y = weight @ x + bias``: x (I,) -> y (O,), with p of `pack_linear`."""
     _linear(p, x, y)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba import njit
 
 OLDEST = (0, 62)
 if tuple(int(part) for part in numba.__version__.split(".")[:2]) < OLDEST:
@@ -19,3 +21,11 @@ INNER: dict[str, Any] = {**STRICT, "forceinline": True, "no_cpython_wrapper": Tr
 
 #: Of parts of one long function: put into it before anything is compiled.
 PART: dict[str, Any] = {**STRICT, "inline": "always"}
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile a function that is called from outside; it is kept on disk where there is a place for it."""
+    try:
+        return njit(cache=True, **STRICT)(function)
+    except RuntimeError:  # no folder can be written to
+        return njit(**STRICT)(function)
