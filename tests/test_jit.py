@@ -12,7 +12,7 @@ import body_tools
 import layer_tools
 import numpy as np
 import pytest
-from layer_tools import USERS, Case, as_float64, assert_same_bits, make
+from layer_tools import Case, as_float64, assert_same_bits
 
 import fastrnn
 from fastrnn import jit
@@ -355,16 +355,20 @@ def test_gradients(cell, dtype, options, assert_close):
 
 
 @njit
-def descend(p, weights, x, h_0, y, target, dx, d_h, rate):
+def descend(w, g, rate):
+    w -= rate * g
+    g[:] = 0
+
+
+@njit
+def learn(p, weights, x, h_0, y, target, dx, d_h, rate):
     """A step of gradient descent: the gradients have the shapes of torch's weights."""
     d_h[:] = 0
     jit.gru_backward(p, x, h_0, 2 * (y - target), d_h, dx)
-    for w, g in zip(weights[:2], (p.gradients.weight_ih, p.gradients.weight_hh)):
-        w -= rate * g
-        g[:] = 0
-    for b, g in zip(weights[2:], (p.gradients.bias_ih, p.gradients.bias_hh)):
-        b -= rate * g
-        g[:] = 0
+    descend(weights[0], p.gradients.weight_ih, rate)
+    descend(weights[1], p.gradients.weight_hh, rate)
+    descend(weights[2], p.gradients.bias_ih, rate)
+    descend(weights[3], p.gradients.bias_hh, rate)
 
 
 def test_gradients_inside_users_functions():
@@ -374,7 +378,7 @@ def test_gradients_inside_users_functions():
         y, dx, d_h = case.call()[0][:, 0].copy(), np.empty_like(x), np.empty_like(h_0)
         losses.append(((y - target) ** 2).sum())
         p = jit.pack(case.layer, gradients=True)
-        descend(p, tuple(case.layer.parameters().values()), x, h_0, y, target, dx, d_h, 0.005)
+        learn(p, tuple(case.layer.parameters().values()), x, h_0, y, target, dx, d_h, 0.005)
         case.layer.parameters().changed()
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.8 * losses[0]

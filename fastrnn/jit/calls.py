@@ -289,7 +289,7 @@ def _check_sizes(run, x, h, y):
         raise ValueError("h should have as many elements as the layer's output has features")
     if y.shape[0] != x.shape[0] or y.shape[1] != H_out:
         raise ValueError(
-            "y (or dy) should have a row for each step, and as many columns as the layer's output has features"
+            "y (or dy) should have a row for each step, as many columns as the layer's output has features"
         )
 
 
