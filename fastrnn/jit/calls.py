@@ -130,7 +130,7 @@ def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> 
         raise ValueError(f"index should be in 0..{len(of_all) - 1}, got: {i}")
     weights = of_all[i]
     forward = engine.prepare(layer._spec, weights)
-    run, memory = engine._run(forward, engine.LONG, 1, (None,) * 8, False, False)
+    run, memory = engine._run(forward, engine.LONG, 1)
     held = _holding(run, forward, memory)
     if not validate.flag("gradients", gradients):
         return Packed(forward.tag, held)

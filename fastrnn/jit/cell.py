@@ -25,6 +25,7 @@ from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
 from .. import bodies, cells, derive, elementary
+from ..symbols import global_names
 from .options import INNER
 
 
@@ -144,9 +145,21 @@ def compiled(cell: CellType) -> Compiled:
         int(not spec.recurrent or derive.sums_only(body(spec), G, S, U)),
         G if G > 2 else 4,
         cell.VL,
-        njit(**INNER)(body(spec)),
-        njit(**INNER)(backward_body(spec)),
+        _jitted(body(spec)),
+        _jitted(backward_body(spec)),
     )
+
+
+def _jitted(function: Any) -> Any:
+    """`function` compiled, and with it the plain functions that it calls by global or enclosed names."""
+    if not isinstance(function, python_types.FunctionType) or function.__module__ == elementary.__name__:
+        return function
+    code, scope = function.__code__, dict(function.__globals__)
+    for name in global_names(code) & scope.keys():
+        scope[name] = _jitted(scope[name])
+    enclosed = tuple(python_types.CellType(_jitted(cell.cell_contents)) for cell in function.__closure__ or ())
+    copy = python_types.FunctionType(code, scope, function.__name__, function.__defaults__, enclosed or None)
+    return njit(**INNER)(copy)
 
 
 @cache
@@ -167,7 +180,7 @@ def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
         return
     seen.add(id(function))
     yield from _code_pieces(function.__code__)
-    names = set(_names(function.__code__))
+    names = global_names(function.__code__)
     for cell in function.__closure__ or ():
         yield from _pieces(cell.cell_contents, seen)
     for name in sorted(names & function.__globals__.keys()):
@@ -188,10 +201,3 @@ def _code_pieces(code: python_types.CodeType) -> Iterator[bytes]:
         else:
             yield repr(constant).encode()
     yield repr((code.co_names, code.co_varnames, code.co_freevars)).encode()
-
-
-def _names(code: python_types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, python_types.CodeType):
-            yield from _names(constant)
