@@ -20,6 +20,7 @@ SAYS = {
     "frames": r"loudest frame: (0\.\d{4}), in one call: \1",
     "workers": r"threads agree: True, processes \(\w+\) agree: True",
     "transformer": r"(9\d|100)% of new sequences told apart",
+    "custom_cells": r"coupled LSTM +\d\.\d+ -> 0\.0\d+(.|\n)*sLSTM +\d\.\d+ -> 0\.0\d+",
     "truncated_bptt": r"26[0-5] of 265 characters are the poem's",
 }
 NEEDS_TORCH = {"train_demo"}
