@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit, types
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
+from numba.extending import NativeValue, models, register_model, unbox
 
 from .. import bodies, cells, derive, elementary
 from ..symbols import global_names
@@ -85,13 +85,8 @@ class Tag:
     """What the compiled loops get as their first argument."""
 
     def __init__(self, cell: CellType) -> None:
-        self.type = cell
+        self.type = self._numba_type_ = cell  # the second is for Numba: an attribute is found in a third of the time
         self.dtype = numba.np.numpy_support.as_dtype(cell.dtype)
-
-
-@typeof_impl.register(Tag)
-def _typeof(tag: Tag, c: Any) -> CellType:
-    return tag.type
 
 
 @unbox(CellType)
