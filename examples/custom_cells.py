@@ -148,7 +148,9 @@ def loop(body: Callable[..., Any], p: dict[str, Any], x: Any, states: tuple[Any,
 
 def start(layer: fastrnn.Recurrent, N: int) -> tuple[np.ndarray, ...]:
     given = begin(layer, N)
-    return (np.zeros((N, HIDDEN), np.float32),) * layer.cell.states if given is None else tuple(part[0] for part in given)
+    return (
+        (np.zeros((N, HIDDEN), np.float32),) * layer.cell.states if given is None else tuple(part[0] for part in given)
+    )
 
 
 def numpy_loop(layer: fastrnn.Recurrent, x: np.ndarray) -> np.ndarray:
@@ -221,7 +223,9 @@ def main() -> None:
         first, last = trained(cell)
         forward, by_numpy, both, by_torch = timed(cell)
         torch = "        --" if by_torch is None else f"{by_torch:10.1f}"
-        print(f"{cell.name:16}  {first:6.4f} -> {last:6.4f}      {forward:10.2f}  {by_numpy:10.1f}{both:10.2f}  {torch}")
+        print(
+            f"{cell.name:16}  {first:6.4f} -> {last:6.4f}      {forward:10.2f}  {by_numpy:10.1f}{both:10.2f}  {torch}"
+        )
 
 
 if __name__ == "__main__":
