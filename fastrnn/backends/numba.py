@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from ..jit.engine import *  # noqa: F403
+from ..jit.plain import *  # noqa: F403
