@@ -57,7 +57,7 @@ def extension(name: str, source: str, flags: Sequence[str] = (), macros: Sequenc
 
 
 def extensions() -> list[Extension]:
-    modules = [extension(name, f"fastrnn/{name}.pyx") for name in ("_cpu", "_team")]
+    modules = [extension(name, f"fastrnn/{name}.pyx") for name in ("_cpu", "_memory", "_team")]
     for isa, flags in instruction_sets().items():
         for bits in ("32", "64"):
             name = f"_kernels_f{bits}_{isa}"

@@ -43,10 +43,11 @@ ALLOWED = {
     "packing": set(),
     "validate": set(),
     "threads": {"_team"},
+    "memory": {"_memory"},
     "config": {"backends", "backends.cython", "errors", "threads"},
     "backends": {"cells", "errors", "validate"},
     "backends.reference": {"backends", "cells", "symbols"},
-    "backends.cython": {"_cpu", "_team", "backends", "cells", "errors", "threads"},
+    "backends.cython": {"_cpu", "_team", "backends", "cells", "errors", "memory", "threads"},
     "tape": {"backends"},
     "sequence": {"backends", "cells", "tape", "threads"},
     "backward": {"backends", "cells", "sequence", "tape", "threads"},
@@ -121,7 +122,7 @@ def test_compiled_modules_import_nothing_of_ours(path):
 
 
 def test_compiled_modules_are_found():
-    assert {"_cpu", "_team"} < {path.name.split(".")[0] for path in COMPILED}
+    assert {"_cpu", "_memory", "_team"} < {path.name.split(".")[0] for path in COMPILED}
 
 
 def imported(path):
@@ -148,7 +149,7 @@ def part(name):
         return None
     if rest[:1] == ["backends"]:
         return ".".join(rest[:2]) if f"backends.{rest[1] if rest[1:] else ''}" in ALLOWED else "backends"
-    return rest[0] if rest and (rest[0] in ALLOWED or rest[0] in ("_cpu", "_team")) else "fastrnn"
+    return rest[0] if rest and (rest[0] in ALLOWED or rest[0] in ("_cpu", "_memory", "_team")) else "fastrnn"
 
 
 def module_name(path):

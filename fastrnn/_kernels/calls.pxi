@@ -168,25 +168,6 @@ cdef class Stepper:
         PyBuffer_Release(&self.c)
 
 
-cdef class Memory:
-    """A block of memory for an array, taken from those that were given back before."""
-
-    cdef void* memory
-    cdef Py_ssize_t bytes
-
-    def __cinit__(self, Py_ssize_t bytes):
-        self.bytes = bytes
-        self.memory = aligned_new(bytes)
-        if self.memory == NULL:
-            raise MemoryError(f"no memory for {bytes} bytes")
-
-    def __getbuffer__(self, Py_buffer* buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.memory, self.bytes, False, flags)
-
-    def __dealloc__(self):
-        aligned_delete(self.memory, self.bytes)
-
-
 def yields() -> int:
     """How often a thread of this process gave way while it waited for another."""
     return meet_yields()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from .. import _cpu, threads
 from .._team import Team
 from ..cells import CellSpec, Weights
 from ..errors import BackendError
+from ..memory import empty as empty
 from . import Record, flush_denormals
 
 Array = NDArray[Any]
@@ -114,17 +114,6 @@ def gates_width(prepared: BackwardWeights) -> int:
     """See `backends.Backend.gates_width`."""
     width: int = prepared.packed.gates_width
     return width
-
-
-_LARGE = 1 << 20  # bytes: blocks are of 2 MiB, and smaller arrays would fill less than half of one
-
-
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """See `backends.Backend.empty`."""
-    count = math.prod(shape)
-    if count * dtype.itemsize < _LARGE:
-        return np.empty(shape, dtype)
-    return np.frombuffer(kernels(dtype).Memory(count * dtype.itemsize), dtype).reshape(shape)
 
 
 class Sums(NamedTuple):

@@ -40,13 +40,8 @@ from .tile import COLUMNS, add_outer, product
 
 
 class Back(NamedTuple):
-    """One layer in one direction: addresses (0 where there is nothing), strides in bytes, sizes. Or a part of it."""
+    """One layer in one direction, or a part of it: addresses (0: nothing there), two strides of each array, sizes."""
 
-    T: int
-    N: int
-    I: int
-    H: int
-    P: int  # 0 without a projection
     x: int  # (T, N, I) IN
     x_t: int
     x_n: int
@@ -55,28 +50,39 @@ class Back(NamedTuple):
     y_n: int
     h: int  # (N, H_out) IN, initial
     h_n: int
+    h_1: int
     c: int  # (N, (S-1)*H) IN, initial
     c_n: int
-    lengths: int  # (N,), decreasing
-    reset: int  # (T, N)
-    reset_t: int
-    reset_n: int
+    c_1: int
     c_all: int  # (T, N, (S-1)*H) IN
     c_all_t: int
     c_all_n: int
     gates: int  # (T, N, gates_width) IN
     gates_t: int
     gates_n: int
+    lengths: int  # (N,), decreasing
+    lengths_n: int
+    lengths_0: int
+    reset: int  # (T, N)
+    reset_t: int
+    reset_n: int
     dy: int  # (T, N, H_out) IN
     dy_t: int
     dy_n: int
+    dh: int  # (N, H_out) INOUT: gradient of the final state, then of the initial state
+    dh_n: int
+    dh_1: int
+    dc: int  # (N, (S-1)*H) INOUT
+    dc_n: int
+    dc_1: int
     dx: int  # (T, N, I) OUT
     dx_t: int
     dx_n: int
-    dh: int  # (N, H_out) INOUT: gradient of the final state, then of the initial state
-    dh_n: int
-    dc: int  # (N, (S-1)*H) INOUT
-    dc_n: int
+    T: int
+    N: int
+    I: int
+    H: int
+    P: int  # 0 without a projection
     reverse: int
     flush: int
     w_ih: int  # (panels of I, G*H, COLUMNS, VL)
@@ -103,6 +109,11 @@ class Back(NamedTuple):
     u_all: int  # (steps * N, ldu) with a projection: what went into it
     zeros: int  # (max(ldh, ldu),): the state before an episode's first step
     # this thread's part
+    rows: int  # (steps * N): addresses
+    first: int  # (steps + 1): row of dg at which a step of the chunk begins
+    c_prev: int  # (S-1, ldu)
+    du: int  # (N, ldu) with a projection
+    dx_now: int  # (steps * N, ldx)
     chunk: int  # the first chunk, and the one past the last
     chunk_end: int
     row: int
@@ -110,11 +121,6 @@ class Back(NamedTuple):
     part: int
     parts: int
     does: int  # ROWS, SUMS or both
-    rows: int  # (steps * N): addresses
-    first: int  # (steps + 1): row of dg at which a step of the chunk begins
-    c_prev: int  # (S-1, ldu)
-    du: int  # (N, ldu) with a projection
-    dx_now: int  # (steps * N, ldx)
 
 
 ROWS, SUMS = 1, 2

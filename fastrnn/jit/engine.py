@@ -2,88 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import threads
+from .._memory import Memory, locate
 from ..backends import Record, flush_denormals
+from ..backends.rows import cut, deal
 from ..cells import CellSpec, Weights
-from . import gates as _gates  # noqa: F401  tells Numba what elementary functions are
+from ..memory import empty as empty
+from . import backward as _backward
+from . import forward as _forward
+from . import gates as _gates  # noqa: F401  tells Numba what the functions in bodies are
 from . import packing
-from .backward import ROWS, SUMS, Back
-from .backward import backward as backward_loop
-from .forward import Run
-from .forward import forward as forward_loop
 from .cell import Compiled, Tag, compiled
 from .lanes import BYTES
 from .tile import COLUMNS
 
 Array = NDArray[Any]
 
+#: Chunks of `backward` begin at multiples of this, or at multiples of a power of two below it.
 CHUNK_STEPS = 128
-_CHUNK_BYTES = 256 << 10  # of gx: it stays in the second-level cache
+_BACKWARD_ROWS = 320  # of a chunk there, where that is so many steps
+_FORWARD_ROWS = 192  # of a chunk of gx
+_FORWARD_BYTES = 256 << 10  # it stays in the second-level cache
+_PAYS = 2_000_000  # multiply-adds that are worth a thread
 
 
-class Prepared(NamedTuple):
+class Packed(NamedTuple):
+    """The weights of one layer in one direction, as the loops want them."""
+
     tag: Tag
     c: Compiled
     I: int
     H: int
     P: int
-    w_ih: Array  # (panels, I, width, VL)
-    w_hh: Array | None
-    w_hr: Array | None
-    b_ih: Array  # (panels, width, VL)
-    b_hh: Array
-    unit: Array | None  # (U, units)
+    arrays: tuple[Array | None, ...]  # what the addresses are of
+    addresses: tuple[int, ...]
+    fields: list[str]  # of Weights that there are
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of a step and row."""
+        H_out = self.P or self.H
+        return self.c.G * self.H * (self.I + H_out * self.c.recurrent) + self.P * self.H
 
 
-def prepare(spec: CellSpec, weights: Weights) -> Prepared:
-    """See `backends.Backend.prepare`."""
+def _packed(spec: CellSpec, weights: Weights, pack: Any) -> Packed:
     dtype = weights.w_ih.dtype
     tag = Tag(spec, dtype, BYTES // dtype.itemsize)
     c = compiled(tag.type)
-    G, VL, width = c.G, c.VL, c.width
-
-    def gates(w: Array | None) -> Array | None:
-        return None if w is None else packing.gate_weights(w, G, VL, width)
-
-    def bias(b: Array | None) -> Array:
-        zeros = np.zeros(len(weights.w_ih), dtype) if b is None else b
-        return packing.line_aligned(packing.gate_vectors(zeros, G, VL, width))
-
-    w_ih = gates(weights.w_ih)
-    assert w_ih is not None
-    H = len(weights.w_ih) // G
+    H, P = len(weights.w_ih) // c.G, 0 if weights.w_hr is None else len(weights.w_hr)
     unit = None
     if weights.unit is not None:
-        unit = packing.aligned((c.U, -(-H // VL) * VL), dtype)
+        unit = packing.aligned((c.U, _stride(H, c.VL, dtype.itemsize)), dtype)
         unit[...] = 0
         unit[:, :H] = weights.unit
-    w_hr = None if weights.w_hr is None else packing.gate_weights(weights.w_hr, 1, VL, COLUMNS)
-    P = 0 if weights.w_hr is None else len(weights.w_hr)
-    return Prepared(tag, c, weights.w_ih.shape[1], H, P, w_ih, gates(weights.w_hh), w_hr, bias(weights.b_ih),
-                    bias(weights.b_hh), unit)
+    arrays = (*pack(c, weights), unit)
+    fields = [name for name, w in weights._asdict().items() if w is not None]
+    return Packed(tag, c, weights.w_ih.shape[1], H, P, arrays, _addresses(arrays), fields)
 
 
-class _Scratch:
-    """Lays arrays out one after the other in one block of memory, each from a line of the cache on."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-    def take(self, n: int) -> int:
-        at, self.bytes = self.bytes, self.bytes + (-(-n // 64) * 64)
-        return at
+def _addresses(arrays: tuple[Array | None, ...]) -> tuple[int, ...]:
+    places = np.empty(3 * len(arrays), np.intp)
+    locate(places, arrays)
+    return tuple(int(at) for at in places[::3])
 
 
-def _address(a: Array | None) -> int:
-    return 0 if a is None else a.__array_interface__["data"][0]
+@cache
+def _stride(n: int, VL: int, size: int) -> int:
+    """Numbers from row to row of n of them: whole panels, and not such that rows fall on the same lines of the cache."""
+    whole = -(-n // (COLUMNS * VL)) * COLUMNS * VL
+    return whole + VL if whole * size % 2048 == 0 else whole
+
+
+def _places(sizes: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """Where parts of so many bytes begin in one block of memory, each with a line of the cache; its size."""
+    places, at = [], 0
+    for size in sizes:
+        places.append(at)
+        at += -(-size // 64) * 64
+    return tuple(places), at
+
+
+# ---- forward ------------------------------------------------------------------------------------------------------
+
+
+def prepare(spec: CellSpec, weights: Weights) -> Packed:
+    """See `backends.Backend.prepare`."""
+
+    def pack(c: Compiled, w: Weights) -> tuple[Array | None, ...]:
+        def gates(a: Array | None) -> Array | None:
+            return None if a is None else packing.gate_weights(a, c.G, c.VL, c.width)
+
+        def bias(b: Array | None) -> Array:
+            return packing.gate_bias(np.zeros(len(w.w_ih), w.w_ih.dtype) if b is None else b, c.G, c.VL, c.width)
+
+        w_hr = None if w.w_hr is None else packing.gate_weights(w.w_hr, 1, c.VL, COLUMNS)
+        return gates(w.w_ih), gates(w.w_hh), w_hr, bias(w.b_ih), bias(w.b_hh)
+
+    return _packed(spec, weights, pack)
+
+
+@lru_cache(256)
+def _forward_layout(p: tuple[int, ...], T: int, N: int) -> tuple[tuple[int, ...], tuple[int, ...], int, slice]:
+    """Sizes and places of the scratch memory, its bytes, and the part of it that has to be zeros."""
+    G, S, width, VL, size, H, P = p
+    blocks = -(-H // VL)
+    ldg = -(-blocks * G // width) * width * VL
+    ldu = _stride(H, VL, size)
+    ldh = max(ldu, _stride(P, VL, size))
+    rows = max(min(_FORWARD_BYTES // (ldg * size), _FORWARD_ROWS), 24)
+    steps = max(1, min(rows // N, T))
+    numbers = (steps * N * ldg, N * ldg, 2 * N * ldh, N * (S - 1) * ldu, N * ldu * (P > 0))
+    others = (8 * steps * N, 8 * 2 * N, 8 * N, ldh * size, 8 * (steps + 1))
+    places, total = _places([*(n * size for n in numbers), *others])
+    return (steps, ldg, ldh, ldu), places, total, slice(places[8], places[9])
+
+
+def _run(
+    p: Packed, T: int, N: int, arrays: tuple[Array | None, ...], reverse: bool, flush: bool
+) -> tuple[NDArray[np.intp], Memory]:
+    """A `forward.Run`, and its scratch memory; `arrays` in the order of its fields."""
+    c, size = p.c, p.tag.dtype.itemsize
+    sizes, places, total, zeros = _forward_layout((c.G, c.S, c.width, c.VL, size, p.H, p.P), min(T, _FORWARD_ROWS), N)
+    memory = Memory(total)
+    if p.P:
+        np.frombuffer(memory, np.uint8)[zeros] = 0
+    run = np.empty(len(_forward.Run._fields), np.intp)
+    at = memory.address
+    run[24:] = (T, N, p.I, p.H, p.P, reverse, flush, *p.addresses, *sizes, *[at + place for place in places])
+    locate(run, arrays)
+    return run, memory
 
 
 def forward(
-    prepared: Prepared,
+    prepared: Packed,
     x: Array,
     y: Array,
     h: Array,
@@ -96,150 +154,133 @@ def forward(
     gates: Array | None = None,
 ) -> None:
     """See `backends.Backend.forward`."""
-    run, memory = _run(prepared, x, y, h, c, lengths, reset, reverse, c_all, gates)
-    forward_loop(prepared.tag, np.array(run))
+    T, N = x.shape[:2]
+    if N == 0:
+        return
+    flush, wanted = flush_denormals(), threads.get_num_threads()
+    n = 1 if wanted == 1 else min(wanted, N // 2, T * N * prepared.work // _PAYS)
+
+    def part(*arrays: Array | None) -> None:
+        x = arrays[0]
+        assert x is not None
+        run, memory = _run(prepared, T, x.shape[1], arrays, reverse, flush)
+        _forward.forward(prepared.tag, run)
+
+    if n < 2:
+        part(x, y, h, c, lengths, reset, c_all, gates)
+        return
+
+    def of(a: Array | None, rows: Any) -> Array | None:
+        return None if a is None else a[rows]
+
+    with threads.team(n) as team:
+        tasks = []
+        for rows in deal(N, team.size, lengths):
+            some = None if lengths is None else np.ascontiguousarray(lengths[rows])
+            every = (slice(None), rows)
+            tasks.append(
+                partial(
+                    *(part, x[every], y[every], h[rows], of(c, rows), some),
+                    *(of(reset, every), of(c_all, every), of(gates, every)),
+                )
+            )
+        team.run(tasks)
 
 
-def _run(p, x, y, h, c, lengths, reset, reverse, c_all, gates):
-    T, N, I = x.shape
-    size, w = x.itemsize, p.c
-    whole = w.width * w.VL
-    ldg = len(p.b_ih) * whole
-    ldu = -(-p.H // w.VL) * w.VL
-    ldh = max(ldu, -(-p.P // (COLUMNS * w.VL)) * COLUMNS * w.VL)
-    rows = max(min(_CHUNK_BYTES // (ldg * size), 256), 24)
-    steps = max(1, min(rows // max(N, 1), T))
-    s = _Scratch()
-    take = s.take
-    parts = [
-        take(steps * N * ldg * size),
-        take(N * ldg * size),
-        take(2 * N * ldh * size),
-        take(N * (w.S - 1) * ldu * size),
-        take(N * ldu * size if p.P else 0),
-        take(steps * N * 8),
-        take(2 * N * 8),
-        take(N * 8),
-        take(ldh * size if p.P else 0),
-        take((steps + 1) * 8),
-    ]
-    memory = packing.aligned((s.bytes,), np.dtype(np.uint8))
-    memory[parts[-2] : parts[-1]] = 0
-    at = _address(memory)
-    run = Run(
-        T, N, I, p.H, p.P,
-        _address(x), x.strides[0], x.strides[1],
-        _address(y), y.strides[0], y.strides[1],
-        _address(h), h.strides[0],
-        _address(c), 0 if c is None else c.strides[0],
-        _address(lengths),
-        _address(reset), *((0, 0) if reset is None else reset.strides),
-        _address(c_all), *((0, 0) if c_all is None else c_all.strides[:2]),
-        _address(gates), *((0, 0) if gates is None else gates.strides[:2]),
-        int(reverse), int(flush_denormals()),
-        _address(p.w_ih), _address(p.w_hh), _address(p.w_hr), _address(p.b_ih), _address(p.b_hh), _address(p.unit),
-        steps, ldg, ldh, ldu,
-        *(at + part for part in parts),
-    )  # fmt: skip
-    return run, memory
+class Stepper:
+    """Stacked layers of one direction, one step at a time, without allocation."""
+
+    def __init__(self, prepared: Sequence[Packed], h: Array, c: Array | None) -> None:
+        self._kept, self._calls = [], []
+        N, x = h.shape[1], None
+        for i, p in enumerate(prepared):
+            y = np.empty((1, N, p.P or p.H), h.dtype)
+            arrays = (x, y, h[i], None if c is None else c[i], None, None, None, None)
+            run, memory = _run(p, 1, N, arrays, False, flush_denormals())
+            self._kept.append((arrays, memory))
+            self._calls.append((p.tag, run))
+            x = y
+        self._x, self._y = self._calls[0][1][:3], self._calls[-1][1][3:6]
+        self._N = N
+
+    def step(self, x: Array, y: Array) -> None:
+        """x (N, I) or (I,), contiguous, -> y (N, H_out) or (H_out,), contiguous; the states move on."""
+        locate(self._x, (x.reshape(1, self._N, -1),))
+        locate(self._y, (y.reshape(1, self._N, -1),))
+        for tag, run in self._calls:
+            _forward.forward(tag, run)
 
 
-class BackwardWeights(NamedTuple):
-    tag: Tag
-    c: Compiled
-    I: int
-    H: int
-    P: int
-    w_ih: Array  # (panels of I, G*H, COLUMNS, VL)
-    w_hh: Array | None
-    w_hr: Array | None
-    unit: Array | None  # (U, ldu)
-    fields: list[str]
+stepper = Stepper
 
 
-def prepare_backward(spec: CellSpec, weights: Weights) -> BackwardWeights:
+# ---- backward -----------------------------------------------------------------------------------------------------
+
+
+def prepare_backward(spec: CellSpec, weights: Weights) -> Packed:
     """See `backends.Backend.prepare_backward`."""
-    dtype = weights.w_ih.dtype
-    tag = Tag(spec, dtype, BYTES // dtype.itemsize)
-    c = compiled(tag.type)
 
-    def columns(w: Array | None) -> Array | None:
-        return None if w is None else packing.columns(w, c.VL, COLUMNS)
+    def pack(c: Compiled, w: Weights) -> tuple[Array | None, ...]:
+        return tuple(None if a is None else packing.columns(a, c.VL, COLUMNS) for a in (w.w_ih, w.w_hh, w.w_hr))
 
-    H = len(weights.w_ih) // c.G
-    w_ih = columns(weights.w_ih)
-    assert w_ih is not None
-    P = 0 if weights.w_hr is None else len(weights.w_hr)
-    unit = None
-    if weights.unit is not None:
-        unit = packing.aligned((c.U, _stride(H, c.VL, dtype.itemsize)), dtype)
-        unit[...] = 0
-        unit[:, :H] = weights.unit
-    fields = [name for name, w in weights._asdict().items() if w is not None]
-    return BackwardWeights(tag, c, weights.w_ih.shape[1], H, P, w_ih, columns(weights.w_hh), columns(weights.w_hr), unit, fields)
+    return _packed(spec, weights, pack)
 
 
-def gates_width(prepared: BackwardWeights) -> int:
+def gates_width(prepared: Packed) -> int:
     """See `backends.Backend.gates_width`."""
     c = prepared.c
     return -(-prepared.H // c.VL) * c.VL * c.G * (1 if c.sums_only else 2)
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """See `backends.Backend.empty`."""
-    return np.empty(shape, dtype)
-
-
-class Sums(NamedTuple):
-    dw_ih: Array
-    dw_hh: Array
-    dw_hr: Array
-    db: Array
-    of: BackwardWeights
-
-
-def _stride(n: int, VL: int, size: int) -> int:
-    """Numbers from row to row of n of them: whole panels, and not such that rows fall on the same lines of the cache."""
-    whole = -(-n // (COLUMNS * VL)) * COLUMNS * VL
-    return whole + VL if whole * size % 2048 == 0 else whole
-
-
-def _dg_columns(p: BackwardWeights) -> int:
+def _dg_columns(p: Packed) -> int:
+    """Numbers in a row of gate gradients."""
     return p.H * (p.c.G * (1 if p.c.sums_only else 2) + p.c.U)
 
 
-def new_sums(prepared: BackwardWeights) -> Sums:
+def _strides(p: Packed) -> tuple[int, ...]:
+    """ldg, ldh, ldu, ldx of `backward.Back`."""
+    size = p.tag.dtype.itemsize
+    return tuple(_stride(n, p.c.VL, size) for n in (_dg_columns(p), p.P or p.H, p.H, p.I))
+
+
+class Sums(NamedTuple):
+    arrays: tuple[Array, ...]  # dw_ih, dw_hh, dw_hr, db of `backward.Back`
+    of: Packed
+
+
+def new_sums(prepared: Packed) -> Sums:
     """See `backends.Backend.new_sums`."""
-    p, dtype = prepared, prepared.tag.dtype
-    VL, size = p.c.VL, dtype.itemsize
-    H_out = p.P or p.H
-    return Sums(
-        np.zeros((p.c.G * p.H, _stride(p.I, VL, size)), dtype),
-        np.zeros((p.c.G * p.H if p.c.recurrent else 0, _stride(H_out, VL, size)), dtype),
-        np.zeros((p.P, _stride(p.H, VL, size)), dtype),
-        np.zeros(_stride(_dg_columns(p), VL, size), dtype),
-        p,
-    )
+    p, (ldg, ldh, ldu, ldx) = prepared, _strides(prepared)
+    shapes = (p.c.G * p.H, ldx), (p.c.G * p.H * p.c.recurrent, ldh), (p.P, ldu), (ldg,)
+    return Sums(tuple(np.zeros(shape, p.tag.dtype) for shape in shapes), p)
 
 
 def weight_gradients(sums: Sums) -> Weights:
     """See `backends.Backend.weight_gradients`."""
-    p = sums.of
-    GH, H_out = p.c.G * p.H, p.P or p.H
+    (dw_ih, dw_hh, dw_hr, db), p = sums
+    GH = p.c.G * p.H
     second = 0 if p.c.sums_only else GH
     found = {
-        "w_ih": sums.dw_ih[:, : p.I],
-        "w_hh": sums.dw_hh[:, :H_out],
-        "b_ih": sums.db[:GH],
-        "b_hh": sums.db[second : second + GH],
-        "w_hr": sums.dw_hr[:, : p.H],
-        "unit": sums.db[second + GH :][: p.c.U * p.H].reshape(p.c.U, p.H),
+        "w_ih": dw_ih[:, : p.I],
+        "w_hh": dw_hh[:, : p.P or p.H],
+        "b_ih": db[:GH],
+        "b_hh": db[second : second + GH],
+        "w_hr": dw_hr[:, : p.H],
+        "unit": db[second + GH : second + GH + p.c.U * p.H].reshape(p.c.U, p.H),
     }
     return Weights(**{name: found[name].copy() for name in p.fields})
 
 
+def _chunk(T: int, N: int) -> int:
+    """Steps of a chunk: a power of two, so that whoever cuts a sequence at CHUNK_STEPS gets the same chunks."""
+    steps = 1
+    while 2 * steps <= min(CHUNK_STEPS, _BACKWARD_ROWS // max(N, 1)) and steps < T:
+        steps *= 2
+    return steps
+
+
 def backward(
-    prepared: BackwardWeights,
+    prepared: Packed,
     record: Record,
     dy: Array | None,
     dh: Array,
@@ -248,45 +289,55 @@ def backward(
     sums: Sums | None,
 ) -> None:
     """See `backends.Backend.backward`."""
-    p, r, c = prepared, record, prepared.c
-    T, N, I = r.x.shape
-    size, VL = r.x.itemsize, c.VL
-    H_out = p.P or p.H
-    ldg, ldh, ldu, ldx = (_stride(n, VL, size) for n in (_dg_columns(p), H_out, p.H, p.I))
-    steps = 1
-    while 2 * steps <= min(CHUNK_STEPS, _BACKWARD_ROWS // max(N, 1)) and steps < T:
-        steps *= 2
-    chunks = -(-T // steps)
-    more, R = c.S - 1, steps * N
-    s = _Scratch()
-    shared = [s.take(n * size) for n in (
-        R * ldg, R * ldh, R * ldx, N * ldh, N * more * ldu, R * ldh * (p.P > 0), R * ldu * (p.P > 0), max(ldh, ldu, ldx))]
-    own = [s.take(n) for n in (R * 8, (steps + 1) * 8, more * ldu * size, N * ldu * size * (p.P > 0), R * ldx * size)]
-    memory = packing.aligned((s.bytes,), np.dtype(np.uint8))
-    at = _address(memory)
-    memory[shared[-1] : shared[-1] + max(ldh, ldu, ldx) * size] = 0
-    a = Back(
-        T, N, I, p.H, p.P,
-        _address(r.x), *r.x.strides[:2],
-        _address(r.y), *r.y.strides[:2],
-        _address(r.h_0), r.h_0.strides[0],
-        _address(r.c_0), 0 if r.c_0 is None else r.c_0.strides[0],
-        _address(r.lengths),
-        _address(r.reset), *((0, 0) if r.reset is None else r.reset.strides),
-        _address(r.c_all), *((0, 0) if r.c_all is None else r.c_all.strides[:2]),
-        _address(r.gates), *((0, 0) if r.gates is None else r.gates.strides[:2]),
-        _address(dy), *((0, 0) if dy is None else dy.strides[:2]),
-        _address(dx), *((0, 0) if dx is None else dx.strides[:2]),
-        _address(dh), dh.strides[0],
-        _address(dc), 0 if dc is None else dc.strides[0],
-        int(r.reverse), int(flush_denormals()),
-        _address(p.w_ih), _address(p.w_hh), _address(p.w_hr), _address(p.unit),
-        int(sums is not None), *((0, 0, 0, 0) if sums is None else (_address(x) for x in sums[:4])),
-        steps, ldg, ldh, ldu, ldx, *(at + q for q in shared),
-        0, chunks, 0, N, 0, 1, ROWS | SUMS, *(at + q for q in own),
+    T, N = record.x.shape[:2]
+    if N == 0:
+        return
+    p, wanted = prepared, threads.get_num_threads()
+    n = 1 if wanted == 1 else min(wanted, N // 2, 2 * T * N * p.work // _PAYS)
+    if n < 2:
+        back, memory = _back(p, record, dy, dh, dc, dx, sums, 1)
+        _backward.backward(p.tag, back[0])
+        return
+    with threads.team(n) as team:
+        back, memory = _back(p, record, dy, dh, dc, dx, sums, team.size)
+        tasks = [partial(_backward.backward, p.tag, part) for part in back]
+        for chunk in range(-(-T // _chunk(T, N)) - 1, -1, -1):
+            # Rows have nothing in common until their gate gradients are summed up: by each thread some of the sums.
+            for does in (_backward.ROWS, _backward.SUMS) if sums else (_backward.ROWS,):
+                back[:, -7:-5] = chunk, chunk + 1
+                back[:, -1] = does
+                team.run(tasks)
+
+
+def _back(
+    p: Packed, r: Record, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, sums: Sums | None, parts: int
+) -> tuple[NDArray[np.intp], Memory]:
+    """A `backward.Back` for each thread, and their scratch memory."""
+    T, N = r.x.shape[:2]
+    size, more, ld = p.tag.dtype.itemsize, p.c.S - 1, _strides(p)
+    ldg, ldh, ldu, ldx = ld
+    steps = _chunk(T, N)
+    R, projected = steps * N, p.P > 0
+    shared, shared_bytes = _places(
+        [n * size for n in (R * ldg, R * ldh, R * ldx, N * ldh, N * more * ldu, R * ldh * projected,
+                            R * ldu * projected, max(ldh, ldu, ldx))]
     )  # fmt: skip
-    if N:
-        backward_loop(p.tag, np.array(a))
-
-
-_BACKWARD_ROWS = 320
+    own, own_bytes = _places(
+        [8 * R, 8 * (steps + 1), more * ldu * size, N * ldu * size * projected, R * ldx * size * (dx is not None)]
+    )
+    memory = Memory(shared_bytes + parts * own_bytes)
+    np.frombuffer(memory, np.uint8)[shared[-1] : shared_bytes] = 0
+    at, back = memory.address, np.empty((parts, len(_backward.Back._fields)), np.intp)
+    locate(back[0], (r.x, r.y, r.h_0, r.c_0, r.c_all, r.gates, r.lengths, r.reset, dy, dh, dc, dx))
+    back[0, 36:-12] = (
+        *(T, N, p.I, p.H, p.P, r.reverse, flush_denormals(), *p.addresses, sums is not None),
+        *((0, 0, 0, 0) if sums is None else _addresses(sums.arrays)),
+        *(steps, *ld, *[at + place for place in shared]),
+    )
+    back[1:] = back[0]
+    shares = cut(N, parts, r.lengths)
+    for i, (row, row_end) in enumerate(shares):
+        mine = at + shared_bytes + i * own_bytes
+        does = _backward.ROWS | _backward.SUMS
+        back[i, -12:] = *[mine + place for place in own], 0, -(-T // steps), row, row_end, i, parts, does
+    return back, memory

@@ -34,13 +34,8 @@ from .tile import COLUMNS, product
 
 
 class Run(NamedTuple):
-    """One layer in one direction: addresses (0 where there is nothing), strides in bytes, sizes."""
+    """One layer in one direction: addresses (0 where there is nothing), two strides in bytes of each array, sizes."""
 
-    T: int
-    N: int
-    I: int
-    H: int
-    P: int  # 0 without a projection
     x: int  # (T, N, I) IN
     x_t: int
     x_n: int
@@ -49,9 +44,13 @@ class Run(NamedTuple):
     y_n: int
     h: int  # (N, H_out) INOUT
     h_n: int
+    h_1: int
     c: int  # (N, (S-1)*H) INOUT
     c_n: int
+    c_1: int
     lengths: int  # (N,), decreasing
+    lengths_n: int
+    lengths_0: int
     reset: int  # (T, N)
     reset_t: int
     reset_n: int
@@ -61,6 +60,11 @@ class Run(NamedTuple):
     gates: int  # (T, N, gates_width) OUT
     gates_t: int
     gates_n: int
+    T: int
+    N: int
+    I: int
+    H: int
+    P: int  # 0 without a projection
     reverse: int
     flush: int
     w_ih: int  # (panels, I, width, VL)
@@ -68,7 +72,7 @@ class Run(NamedTuple):
     w_hr: int  # (panels, H, COLUMNS, VL)
     b_ih: int  # (panels, width, VL)
     b_hh: int
-    unit: int  # (U, units)
+    unit: int  # (U, ldu)
     # scratch, whose rows are whole panels
     steps: int  # per chunk
     ldg: int  # numbers from row to row of gx and gh
@@ -84,7 +88,6 @@ class Run(NamedTuple):
     u_rows: int  # (N,): of u
     zeros: int  # (ldh,)
     first: int  # (steps + 1): row of gx at which a step of the chunk begins
-
 
 
 run_at = struct(Run)
@@ -186,7 +189,7 @@ def step(cell, run, gx, now, N, t):
             w, bias = reals(cell, run.w_hh) + p * H_out * wide, reals(cell, run.b_hh) + p * wide
             product(cell, N, H_out, count, w, indices(run.h_rows) + now * run.N, bias, 0, gh + p * wide, run.ldg)
         for n in range(N):
-            for b in range(p * blocks, min((p + count) * blocks, run.ldu // VL)):
+            for b in range(p * blocks, min((p + count) * blocks, (run.H + VL - 1) // VL)):
                 at, part = b * VL, n * run.ldg + b * cell.G * VL
                 before, others = h_prev + (n * run.ldh + at), reals(cell, run.c_now) + (n * more * run.ldu + at)
                 unit(cell, gx + part, gh + part, before, h + (n * ldh + at), others, reals(cell, run.unit) + at, run.ldu)
@@ -195,7 +198,8 @@ def step(cell, run, gx, now, N, t):
     if run.P:
         w, u_rows, zeros = reals(cell, run.w_hr), indices(run.u_rows), reals(cell, run.zeros)
         h_new = reals(cell, run.h_now) + (1 - now) * run.N * run.ldh
-        product(COLUMNS, N, run.H, run.ldh // (COLUMNS * VL), w, u_rows, zeros, 0, h_new, run.ldh)
+        panels = (run.P + COLUMNS * VL - 1) // (COLUMNS * VL)
+        product(COLUMNS, N, run.H, panels, w, u_rows, zeros, 0, h_new, run.ldh)
 
 
 @njit(**PART)

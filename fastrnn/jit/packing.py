@@ -7,16 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..memory import aligned
+
 Array = NDArray[Any]
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Memory that begins with a line of the cache."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    at = -raw.ctypes.data % 64
-    found: Array = raw[at : at + size].view(dtype).reshape(shape)
-    return found
 
 
 def gate_vectors(w: Array, gates: int, VL: int, width: int) -> Array:
@@ -54,7 +47,9 @@ def columns(w: Array, VL: int, width: int) -> Array:
     return gate_weights(w.T, 1, VL, width)
 
 
-def line_aligned(a: Array) -> Array:
-    found = aligned(a.shape, a.dtype)
-    found[...] = a
+def gate_bias(b: Array, gates: int, VL: int, width: int) -> Array:
+    """(G*H,) -> (panels, width, VL)"""
+    vectors = gate_vectors(b, gates, VL, width)
+    found = aligned(vectors.shape, b.dtype)
+    found[...] = vectors
     return found

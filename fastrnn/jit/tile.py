@@ -159,22 +159,26 @@ def _product(context: Any, W: int, dtype: Any, builder: Any, args: Any) -> None:
             kb = e.smaller(builder.sub(K, k), _int(K_BLOCK))
             tiles(kb, e.step(w_panel, k, wide), k, before, ld_before, z_panel)
 
-    def pair(kb: Any, w: Any, k: Any, old: Any, ld_old: Any, z: Any) -> None:
-        _tile(e, 1, W, 2, kb, w, e.mul(K, wide), a, k, old, ld_old, z, ldz)
+    def one_row(P: int) -> Callable[..., None]:
+        def tile(kb: Any, w: Any, k: Any, old: Any, ld_old: Any, z: Any) -> None:
+            _tile(e, 1, W, P, kb, w, e.mul(K, wide), a, k, old, ld_old, z, ldz)
+
+        return tile
 
     def tiles(kb: Any, w: Any, k: Any, old: Any, ld_old: Any, z: Any) -> None:
         with e.spread(rows, most_rows(W)) as (m, R):
             here = e.step(a, m), k, e.step(old, m, ld_old), ld_old, e.step(z, m, ldz), ldz
             e.switch(R, most_rows(W), lambda R: _tile(e, R, W, 1, kb, w, _int(0), *here))
 
-    paired = _int(0)
-    if 2 * W <= _SUMS:  # one row: two panels at a time, for more independent sums
-        one_row = builder.icmp_signed("==", rows, _int(1))
-        paired = builder.select(one_row, builder.and_(panels, _int(-2)), _int(0))
-        with e.loop(paired, _int(2)) as panel:
-            blocks(panel, pair)
-    with e.loop(builder.sub(panels, paired)) as panel:
-        blocks(e.add(paired, panel), tiles)
+    with builder.if_else(builder.icmp_signed("==", rows, _int(1))) as (one, many):
+        with one:  # two panels at a time, for more independent sums
+            paired = builder.and_(panels, _int(-2 if 2 * W <= _SUMS else 0))
+            with e.loop(paired, _int(2)) as panel:
+                blocks(panel, one_row(2))
+            with e.loop(builder.sub(panels, paired)) as panel:
+                blocks(e.add(paired, panel), one_row(1))
+        with many, e.loop(panels) as panel:
+            blocks(panel, tiles)
 
 
 @intrinsic(prefer_literal=True)
@@ -198,34 +202,46 @@ def product(
 # ---- g transposed @ a ---------------------------------------------------------------------------------------------
 
 
-def _outer(e: _Emitter, J: int, rows: Any, g: Any, ldg: Any, a: Any, lda: Any, to: Any, ldto: Any) -> None:
-    """to[j][v] += sum over rows r of g[r][j] * a[r][v]        j < J columns of g, v < COLUMNS vectors"""
-    sums = e.sums(J * COLUMNS)
+def _outer(e: _Emitter, J: int, V: int, rows: Any, g: Any, ldg: Any, a: Any, lda: Any, to: Any, ldto: Any) -> None:
+    """to[j][v] += sum over rows r of g[r][j] * a[r][v]        j < J columns of g, v < V vectors"""
+    sums = e.sums(J * V)
     with e.loop(rows) as r:
         left, right = e.step(g, r, ldg), e.step(a, r, lda)
-        values = [e.load(right, v) for v in range(COLUMNS)]
+        values = [e.load(right, v) for v in range(V)]
         for j in range(J):
             x = e.splat(e.step(left, _int(j)))
-            for v in range(COLUMNS):
-                e.multiply(sums[j * COLUMNS + v], x, values[v])
+            for v in range(V):
+                e.multiply(sums[j * V + v], x, values[v])
     for j in range(J):
         at = e.step(to, ldto, _int(j))
-        e.add_to(sums[j * COLUMNS : (j + 1) * COLUMNS], at, at)
+        e.add_to(sums[j * V : (j + 1) * V], at, at)
 
 
 def _add_outer(context: Any, dtype: Any, builder: Any, args: Any) -> None:
     rows, g, ldg, first, last, a, lda, C, to, ldto = args
     e = _emitter(context, builder, dtype)
     wide = _int(COLUMNS * e.count)
-    with e.loop(rows, _int(OUTER_ROWS)) as r:
+
+    def panel(V: int, r: Any, c: Any) -> None:
         count = e.smaller(builder.sub(rows, r), _int(OUTER_ROWS))
-        with e.loop(C, wide) as c, e.spread(builder.sub(last, first), most_rows(COLUMNS)) as (j, J):
+        with e.spread(builder.sub(last, first), most_rows(COLUMNS)) as (j, J):
             j = e.add(first, j)
             here = (
                 count, e.step(e.step(g, r, ldg), j), ldg, e.step(e.step(a, r, lda), c), lda,
                 e.step(e.step(to, j, ldto), c), ldto,
             )  # fmt: skip
-            e.switch(J, most_rows(COLUMNS), lambda J: _outer(e, J, *here))
+            e.switch(J, most_rows(COLUMNS), lambda J: _outer(e, J, V, *here))
+
+    with e.loop(rows, _int(OUTER_ROWS)) as r, e.loop(C, wide) as c:
+        # The last panel may be one or two registers: of few columns, most of the work would be for nothing.
+        with builder.if_else(builder.icmp_signed("<=", builder.sub(C, c), _int(2 * e.count))) as (narrow, whole):
+            with narrow, builder.if_else(builder.icmp_signed("<=", builder.sub(C, c), _int(e.count))) as (one, two):
+                with one:
+                    panel(1, r, c)
+                with two:
+                    panel(2, r, c)
+            with whole:
+                panel(COLUMNS, r, c)
 
 
 @intrinsic
