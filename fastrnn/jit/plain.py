@@ -34,9 +34,9 @@ _BACKWARD_ROWS = 320
 # Bodies take tuples, and compiled code has to know how long they are: so these loops are written for each cell.
 
 
-def units(cell, gx, r, gh, h, c, unit, h_new, N):
-    """A step of N rows: c (N, S-1, H) in place; gx (rows, G, H) from row r on, gh (N, G, H), h and h_new (N, H)."""
-    _units(cell.type)(gx, r, gh, h, c, unit, h_new, N)
+def units(cell, gx, r, gh, h, c, unit, N):
+    """A step of N rows: h (N, H) and c (N, S-1, H) in place; gx (rows, G, H) from row r on, gh (N, G, H)."""
+    _units(cell.type)(gx, r, gh, h, c, unit, N)
 
 
 def units_back(cell, gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N):
@@ -45,9 +45,9 @@ def units_back(cell, gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N):
 
 
 @overload(units, jit_options=INNER)
-def _of_units(cell, gx, r, gh, h, c, unit, h_new, N):
+def _of_units(cell, gx, r, gh, h, c, unit, N):
     loop = _units(cell)
-    return lambda cell, gx, r, gh, h, c, unit, h_new, N: loop(gx, r, gh, h, c, unit, h_new, N)
+    return lambda cell, gx, r, gh, h, c, unit, N: loop(gx, r, gh, h, c, unit, N)
 
 
 @overload(units_back, jit_options=INNER)
@@ -62,13 +62,9 @@ def _of_units_back(cell, gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N):
 def _units(cell: CellType) -> Any:
     c = compiled(cell)
     gx, gh = _each(c.G, "gx[r + n, {}, j]"), _each(c.G * c.recurrent, "gh[n, {}, j]")
-    others, u = _each(c.S - 1, "c[n, {}, j]"), _each(c.U, "unit[{}, j]")
-    given = [gx, gh, ["h[n, j]", *others], *([u] if u else [])]
-    return _loop(
-        "gx, r, gh, h, c, unit, h_new, N",
-        f"{_tuple(['h_new[n, j]', *others])} = step({', '.join(map(_tuple, given))})",
-        step=c.body,
-    )
+    u, s = _each(c.U, "unit[{}, j]"), ["h[n, j]", *_each(c.S - 1, "c[n, {}, j]")]
+    given = [gx, gh, s, *([u] if u else [])]
+    return _loop("gx, r, gh, h, c, unit, N", f"{_tuple(s)} = step({', '.join(map(_tuple, given))})", step=c.body)
 
 
 @cache
@@ -239,11 +235,11 @@ def forward_loop(cell, x, y, h, c, lengths, reset, reverse, c_all, gates, weight
                 fill(gh, b_hh, now)
                 add_product(h, 0, w_hh, gh, now)
             if P:
-                units(cell, gx_units, first, gh_units, wide, c_units, unit, wide, now)
+                units(cell, gx_units, first, gh_units, wide, c_units, unit, now)
                 fill(h, zeros, now)
                 add_product(wide, 0, w_hr, h, now)
             else:
-                units(cell, gx_units, first, gh_units, h, c_units, unit, h, now)
+                units(cell, gx_units, first, gh_units, h, c_units, unit, now)
             if len(gates):
                 keep(gx_units, first, gh_units, gates[t], now)
             if len(c_all):
@@ -393,7 +389,7 @@ def backward_loop(
                 fill(dh, zeros, now)
                 copy(c_prev, 0, c_now, 0, now)
                 h = wide[first:]
-                units(cell, gates[t], 0, no_gh, h, c_now.reshape(N, more, H), unit, h, now)
+                units(cell, gates[t], 0, no_gh, h, c_now.reshape(N, more, H), unit, now)
                 units_back(
                     cell, gates[t], wide, first, c_units, unit, dwide, dc_units, dgx_units, dgh_units, dunit_units, now
                 )
