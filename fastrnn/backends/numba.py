@@ -1,8 +1,9 @@
 """The loops of `fastrnn.jit`, compiled by Numba: for torch's cells and for users' own.
 
-On SIMD lanes, which need parts of Numba that are not public; or in plain loops, three to ten times slower, where
+On SIMD lanes, which need parts of Numba that are not public; or in plain loops, two to three times slower, where
 FASTRNN_LANES=0 asks for them, where these parts are not as expected, and where nothing is compiled at all.
 """
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
@@ -21,12 +22,12 @@ from . import Record
 
 
 def _choose() -> Any:
-    if os.environ.get("FASTRNN_LANES") != "0" and not numba.config.DISABLE_JIT:
+    if os.environ.get("FASTRNN_LANES") != "0" and not vars(numba.config)["DISABLE_JIT"]:
         try:
             return import_module("fastrnn.jit.engine")
         except (ImportError, AttributeError) as error:
             warnings.warn(
-                f"fastrnn runs in plain loops, which are slower, as it does not know Numba {numba.__version__}: {error}",
+                f"fastrnn is slower in Numba {numba.__version__}, whose inner parts are not as expected: {error}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -6,10 +6,10 @@ from typing import Any
 
 #: Of all compiled functions. They are said, since a callee takes what it does not say from its caller, and a user's
 #: caller may have fastmath=True.
-STRICT: dict[str, Any] = {"fastmath": False, "error_model": "numpy", "nogil": True}
+STRICT: Any = {"fastmath": False, "error_model": "numpy", "nogil": True}
 #: Of callees. Few functions are: Numba compiles each down to machine code, and once more as a part of its caller.
-INNER: dict[str, Any] = {**STRICT, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+INNER: Any = {**STRICT, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 #: Of parts of one long function: put into it before anything is compiled.
-PART: dict[str, Any] = {**STRICT, "inline": "always"}
+PART: Any = {**STRICT, "inline": "always"}

@@ -3,7 +3,7 @@
 The contract of `backends.Backend` with nothing of Numba but ``@njit`` and ``overload``, and LLVM to make vectors of the
 inner loops. They also run as Python, under ``NUMBA_DISABLE_JIT=1``. One thread does all, and denormal numbers stay.
 """
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def prepare(spec: CellSpec, weights: Weights) -> Prepared:
 
 def _plain(a: Array | None, missing: Array) -> Array:
     """`a` in memory of one kind, so that there is one Numba type: contiguous, aligned and writable."""
-    return missing if a is None else np.require(a, requirements="CAWE")
+    return missing if a is None else np.require(np.asarray(a), requirements=["C", "A", "W"])
 
 
 def _put_back(arrays: Iterable[Array | None], plain: Iterable[Array]) -> None:

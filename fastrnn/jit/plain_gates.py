@@ -3,7 +3,7 @@
 For `plain`; for lanes it is `gates`. The arithmetic is that of `_simd.h` without fused multiply-adds: no branch and no
 call, so that LLVM makes vectors of it, and NaN stays NaN.
 """
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def _register(function: Any, of_32: Any, of_64: Any) -> None:
         return None
 
 
-for _function, _of_32, _of_64 in zip((elementary.exp, elementary.sigmoid, elementary.tanh), _OF_32, _OF_64, strict=True):
-    _register(_function, _of_32, _of_64)
+for _i, _function in enumerate((elementary.exp, elementary.sigmoid, elementary.tanh)):
+    _register(_function, _OF_32[_i], _OF_64[_i])
 
 
 @overload(elementary.select, jit_options=INNER)
