@@ -90,7 +90,7 @@ _LAZY = {
 }
 
 
-_MODULES = ("functional", "testing")
+_MODULES = ("functional", "jit", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -21,10 +21,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE:
         return np.empty(shape, dtype)
-    return np.frombuffer(Memory(size), dtype).reshape(shape)
+    return _array(Memory(size), shape, dtype)
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Likewise, beginning with a line of the cache; in huge pages where they pay."""
-    size = math.prod(shape) * dtype.itemsize
-    return np.frombuffer(Memory(max(size, 1)), dtype, math.prod(shape)).reshape(shape)
+    return _array(Memory(max(math.prod(shape) * dtype.itemsize, 1)), shape, dtype)
+
+
+def _array(memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = np.frombuffer(memoryview(memory), dtype, math.prod(shape)).reshape(shape)
+    return found

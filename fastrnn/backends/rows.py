@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ def deal(N: int, n: int, lengths: Array | None) -> list[slice]:
 
 
 def cut(N: int, n: int, lengths: Array | None) -> list[tuple[int, int]]:
-    """The first row of each share and the one past its last, where shares are neighbours; with as many steps in each."""
+    """The first row of each share of neighbours, and the one past its last; with as many steps in each."""
     if lengths is None:
         return [(N * i // n, N * (i + 1) // n) for i in range(n)]
     steps = np.cumsum(lengths)
     ends = np.searchsorted(steps, steps[-1] * np.arange(1, n) / n)
     bounds = [0, *(int(end) for end in ends), N]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))

@@ -28,13 +28,16 @@ from .. import bodies, cells, derive, elementary
 from .options import INNER
 
 
-class CellType(types.Opaque):  # type: ignore[misc]
+class CellType(types.Opaque):
     """The type of a `Tag`: a cell, the dtype that it computes in, and how many numbers of it at a time."""
 
     def __init__(self, name: str, dtype: Any, VL: int) -> None:
         self.dtype, self.VL = dtype, VL
         super().__init__(name=name)
 
+    @property
+    def spec(self) -> cells.CellSpec:
+        return _SPECS[self.name]
 
     @property
     def width(self) -> int:
@@ -46,7 +49,7 @@ register_model(CellType)(models.OpaqueModel)
 
 
 @infer_getattr
-class _Constants(AttributeTemplate):  # type: ignore[misc]
+class _Constants(AttributeTemplate):
     """``cell.G`` and the like in compiled code: constants."""
 
     key = CellType
@@ -57,7 +60,7 @@ class _Constants(AttributeTemplate):  # type: ignore[misc]
 
 @lower_getattr_generic(CellType)
 def _constant(context: Any, builder: Any, cell: CellType, value: Any, name: str) -> Any:
-    return context.get_constant(types.intp, getattr(compiled(cell), name))
+    return context.get_constant(types.intp, cell.VL if name == "VL" else getattr(compiled(cell), name))
 
 
 CONSTANTS = ("G", "S", "U", "recurrent", "sums_only", "width", "VL")
@@ -80,11 +83,9 @@ class Compiled(NamedTuple):
 class Tag:
     """What the compiled loops get as their first argument."""
 
-    def __init__(self, spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> None:
-        self.type, self.spec, self.dtype, self.VL = cell_type(spec, dtype, VL), spec, dtype, VL
-
-    def __reduce__(self) -> Any:
-        return Tag, (self.spec, self.dtype, self.VL)
+    def __init__(self, cell: CellType) -> None:
+        self.type = cell
+        self.dtype = numba.np.numpy_support.as_dtype(cell.dtype)
 
 
 @typeof_impl.register(Tag)
@@ -101,7 +102,7 @@ _SPECS: dict[str, cells.CellSpec] = {}  # not attributes of the type, which is p
 
 
 @cache
-def cell_type(spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> CellType:
+def cell_tag(spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> Tag:
     digest = hashlib.sha256(_own_sources())
     for piece in _pieces(body(spec), set()):
         digest.update(piece)
@@ -110,7 +111,14 @@ def cell_type(spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> CellType:
     digest.update(repr((spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent)).encode())
     name = f"Cell({spec.name}, {dtype}, {VL}, {digest.hexdigest()[:16]})"
     _SPECS[name] = spec
-    return CellType(name, numba.from_dtype(dtype), VL)
+    return Tag(CellType(name, numba.from_dtype(dtype), VL))
+
+
+@cache
+def linear_tag(dtype: np.dtype[Any], VL: int) -> Tag:
+    """Of no cell: for what has a matrix only."""
+    digest = hashlib.sha256(_own_sources()).hexdigest()[:16]
+    return Tag(CellType(f"Linear({dtype}, {VL}, {digest})", numba.from_dtype(dtype), VL))
 
 
 def body(spec: cells.CellSpec) -> Callable[..., Any]:
@@ -126,7 +134,7 @@ def backward_body(spec: cells.CellSpec) -> Callable[..., Any]:
 @cache
 def compiled(cell: CellType) -> Compiled:
     """What `cell` is made of; called while Numba compiles."""
-    spec = _SPECS[cell.name]
+    spec = cell.spec
     G, S, U = spec.n_gates, spec.n_states, spec.unit_weights
     return Compiled(
         G,

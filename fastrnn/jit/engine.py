@@ -14,12 +14,13 @@ from .._memory import Memory, locate
 from ..backends import Record, flush_denormals
 from ..backends.rows import cut, deal
 from ..cells import CellSpec, Weights
+from ..memory import aligned
 from ..memory import empty as empty
-from . import backward as _backward
-from . import forward as _forward
+from . import backward_loop as _backward
+from . import forward_loop as _forward
 from . import gates as _gates  # noqa: F401  tells Numba what the functions in bodies are
 from . import packing
-from .cell import Compiled, Tag, compiled
+from .cell import Compiled, Tag, cell_tag, compiled
 from .lanes import BYTES
 from .tile import COLUMNS
 
@@ -30,6 +31,7 @@ CHUNK_STEPS = 128
 _BACKWARD_ROWS = 320  # of a chunk there, where that is so many steps
 _FORWARD_ROWS = 192  # of a chunk of gx
 _FORWARD_BYTES = 256 << 10  # it stays in the second-level cache
+LONG = max(CHUNK_STEPS, _FORWARD_ROWS)  # steps: with more, chunks stay the same
 _PAYS = 2_000_000  # multiply-adds that are worth a thread
 
 
@@ -54,12 +56,12 @@ class Packed(NamedTuple):
 
 def _packed(spec: CellSpec, weights: Weights, pack: Any) -> Packed:
     dtype = weights.w_ih.dtype
-    tag = Tag(spec, dtype, BYTES // dtype.itemsize)
+    tag = cell_tag(spec, dtype, BYTES // dtype.itemsize)
     c = compiled(tag.type)
     H, P = len(weights.w_ih) // c.G, 0 if weights.w_hr is None else len(weights.w_hr)
     unit = None
     if weights.unit is not None:
-        unit = packing.aligned((c.U, _stride(H, c.VL, dtype.itemsize)), dtype)
+        unit = aligned((c.U, _stride(H, c.VL, dtype.itemsize)), dtype)
         unit[...] = 0
         unit[:, :H] = weights.unit
     arrays = (*pack(c, weights), unit)
@@ -75,7 +77,7 @@ def _addresses(arrays: tuple[Array | None, ...]) -> tuple[int, ...]:
 
 @cache
 def _stride(n: int, VL: int, size: int) -> int:
-    """Numbers from row to row of n of them: whole panels, and not such that rows fall on the same lines of the cache."""
+    """Numbers from row to row of n of them: whole panels, and not such that rows share lines of the cache."""
     whole = -(-n // (COLUMNS * VL)) * COLUMNS * VL
     return whole + VL if whole * size % 2048 == 0 else whole
 
@@ -127,12 +129,12 @@ def _forward_layout(p: tuple[int, ...], T: int, N: int) -> tuple[tuple[int, ...]
 def _run(
     p: Packed, T: int, N: int, arrays: tuple[Array | None, ...], reverse: bool, flush: bool
 ) -> tuple[NDArray[np.intp], Memory]:
-    """A `forward.Run`, and its scratch memory; `arrays` in the order of its fields."""
+    """A `forward_loop.Run`, and its scratch memory; `arrays` in the order of its fields."""
     c, size = p.c, p.tag.dtype.itemsize
     sizes, places, total, zeros = _forward_layout((c.G, c.S, c.width, c.VL, size, p.H, p.P), min(T, _FORWARD_ROWS), N)
     memory = Memory(total)
     if p.P:
-        np.frombuffer(memory, np.uint8)[zeros] = 0
+        np.frombuffer(memoryview(memory), np.uint8)[zeros] = 0
     run = np.empty(len(_forward.Run._fields), np.intp)
     at = memory.address
     run[24:] = (T, N, p.I, p.H, p.P, reverse, flush, *p.addresses, *sizes, *[at + place for place in places])
@@ -163,7 +165,7 @@ def forward(
     def part(*arrays: Array | None) -> None:
         x = arrays[0]
         assert x is not None
-        run, memory = _run(prepared, T, x.shape[1], arrays, reverse, flush)
+        run, _memory = _run(prepared, T, x.shape[1], arrays, reverse, flush)
         _forward.forward(prepared.tag, run)
 
     if n < 2:
@@ -178,12 +180,8 @@ def forward(
         for rows in deal(N, team.size, lengths):
             some = None if lengths is None else np.ascontiguousarray(lengths[rows])
             every = (slice(None), rows)
-            tasks.append(
-                partial(
-                    *(part, x[every], y[every], h[rows], of(c, rows), some),
-                    *(of(reset, every), of(c_all, every), of(gates, every)),
-                )
-            )
+            of_steps = [of(a, every) for a in (reset, c_all, gates)]
+            tasks.append(partial(part, x[every], y[every], h[rows], of(c, rows), some, *of_steps))
         team.run(tasks)
 
 
@@ -191,8 +189,10 @@ class Stepper:
     """Stacked layers of one direction, one step at a time, without allocation."""
 
     def __init__(self, prepared: Sequence[Packed], h: Array, c: Array | None) -> None:
-        self._kept, self._calls = [], []
-        N, x = h.shape[1], None
+        self._kept: list[Any] = []
+        self._calls: list[tuple[Tag, NDArray[np.intp]]] = []
+        N = h.shape[1]
+        x: Array | None = None
         for i, p in enumerate(prepared):
             y = np.empty((1, N, p.P or p.H), h.dtype)
             arrays = (x, y, h[i], None if c is None else c[i], None, None, None, None)
@@ -238,13 +238,13 @@ def _dg_columns(p: Packed) -> int:
 
 
 def _strides(p: Packed) -> tuple[int, ...]:
-    """ldg, ldh, ldu, ldx of `backward.Back`."""
+    """ldg, ldh, ldu, ldx of `backward_loop.Back`."""
     size = p.tag.dtype.itemsize
     return tuple(_stride(n, p.c.VL, size) for n in (_dg_columns(p), p.P or p.H, p.H, p.I))
 
 
 class Sums(NamedTuple):
-    arrays: tuple[Array, ...]  # dw_ih, dw_hh, dw_hr, db of `backward.Back`
+    arrays: tuple[Array, ...]  # dw_ih, dw_hh, dw_hr, db of `backward_loop.Back`
     of: Packed
 
 
@@ -257,6 +257,11 @@ def new_sums(prepared: Packed) -> Sums:
 
 def weight_gradients(sums: Sums) -> Weights:
     """See `backends.Backend.weight_gradients`."""
+    return views(sums).each(np.copy)
+
+
+def views(sums: Sums) -> Weights:
+    """The gradients where they are, in torch's layout; the two of the biases are one where they are the same."""
     (dw_ih, dw_hh, dw_hr, db), p = sums
     GH = p.c.G * p.H
     second = 0 if p.c.sums_only else GH
@@ -268,7 +273,7 @@ def weight_gradients(sums: Sums) -> Weights:
         "w_hr": dw_hr[:, : p.H],
         "unit": db[second + GH : second + GH + p.c.U * p.H].reshape(p.c.U, p.H),
     }
-    return Weights(**{name: found[name].copy() for name in p.fields})
+    return Weights(**{name: found[name] for name in p.fields})
 
 
 def _chunk(T: int, N: int) -> int:
@@ -295,11 +300,11 @@ def backward(
     p, wanted = prepared, threads.get_num_threads()
     n = 1 if wanted == 1 else min(wanted, N // 2, 2 * T * N * p.work // _PAYS)
     if n < 2:
-        back, memory = _back(p, record, dy, dh, dc, dx, sums, 1)
+        back, _memory = _back(p, record, dy, dh, dc, dx, sums, 1)
         _backward.backward(p.tag, back[0])
         return
     with threads.team(n) as team:
-        back, memory = _back(p, record, dy, dh, dc, dx, sums, team.size)
+        back, _memory = _back(p, record, dy, dh, dc, dx, sums, team.size)
         tasks = [partial(_backward.backward, p.tag, part) for part in back]
         for chunk in range(-(-T // _chunk(T, N)) - 1, -1, -1):
             # Rows have nothing in common until their gate gradients are summed up: by each thread some of the sums.
@@ -312,7 +317,7 @@ def backward(
 def _back(
     p: Packed, r: Record, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, sums: Sums | None, parts: int
 ) -> tuple[NDArray[np.intp], Memory]:
-    """A `backward.Back` for each thread, and their scratch memory."""
+    """A `backward_loop.Back` for each thread, and their scratch memory."""
     T, N = r.x.shape[:2]
     size, more, ld = p.tag.dtype.itemsize, p.c.S - 1, _strides(p)
     ldg, ldh, ldu, ldx = ld
@@ -326,7 +331,7 @@ def _back(
         [8 * R, 8 * (steps + 1), more * ldu * size, N * ldu * size * projected, R * ldx * size * (dx is not None)]
     )
     memory = Memory(shared_bytes + parts * own_bytes)
-    np.frombuffer(memory, np.uint8)[shared[-1] : shared_bytes] = 0
+    np.frombuffer(memoryview(memory), np.uint8)[shared[-1] : shared_bytes] = 0
     at, back = memory.address, np.empty((parts, len(_backward.Back._fields)), np.intp)
     locate(back[0], (r.x, r.y, r.h_0, r.c_0, r.c_all, r.gates, r.lengths, r.reset, dy, dh, dc, dx))
     back[0, 36:-12] = (

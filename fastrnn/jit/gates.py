@@ -98,7 +98,10 @@ def _hex(*numbers: str) -> list[float]:
 
 # As in `_simd.h`, by whether a number is single: ln 2 in two parts, and the polynomial of `_expm1`.
 if FUSED:
-    _LN2 = {True: _hex("0x1.62e430p-1", "-0x1.05c610p-29"), False: _hex("0x1.62e42fefa39efp-1", "0x1.abc9e3b39803fp-56")}
+    _LN2 = {
+        True: _hex("0x1.62e430p-1", "-0x1.05c610p-29"),
+        False: _hex("0x1.62e42fefa39efp-1", "0x1.abc9e3b39803fp-56"),
+    }
 else:  # n * _LN2[0] must be exact
     _LN2 = {True: _hex("0x1.63p-1", "-0x1.bd0106p-13"), False: _hex("0x1.62e42fep-1", "0x1.f473de6af278fp-30")}
 _Q = {
@@ -171,7 +174,7 @@ def _register(function: Any, emit: Any) -> None:
         return a(a), lambda context, builder, sig, args: emit(Value(builder, args[0])).value
 
     @overload(function, jit_options=INNER)
-    def of_number(a):  # type: ignore[no-untyped-def]
+    def of_number(a):
         if a in (types.float32, types.float64):
             return lambda a: number(a)
         if isinstance(a, types.Integer):
@@ -216,5 +219,8 @@ def _zero_typing(context: Any) -> Any:
 
 @lower_builtin(elementary.zero_like, types.Any)
 def _zero(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return context.get_constant_null(sig.return_type) if not isinstance(sig.return_type, Lanes) else ir.Constant(
-        args[0].type, None)
+    return (
+        context.get_constant_null(sig.return_type)
+        if not isinstance(sig.return_type, Lanes)
+        else ir.Constant(args[0].type, None)
+    )

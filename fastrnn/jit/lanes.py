@@ -19,17 +19,17 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import lower_getattr_generic
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.core.imputils import lower_getattr_generic
 from numba.extending import (
     intrinsic,
     lower_builtin,
     models,
-    overload,
     register_model,
     type_callable,
 )
+
 
 def _lane_bytes() -> int:
     forced = os.environ.get("FASTRNN_LANE_BYTES")
@@ -50,7 +50,7 @@ REGISTERS = 32 if BYTES == 64 or not X86 else 16
 I32, I64, BYTE = ir.IntType(32), ir.IntType(64), ir.IntType(8)
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """`count` numbers of one dtype, or truth values."""
 
     def __init__(self, dtype: Any, count: int) -> None:
@@ -59,7 +59,7 @@ class Lanes(types.Type):  # type: ignore[misc]
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Lanes) -> None:
         of = ir.IntType(1) if fe_type.dtype is types.boolean else dmm.lookup(fe_type.dtype).get_value_type()
         super().__init__(dmm, fe_type, ir.VectorType(of, fe_type.count))
@@ -111,8 +111,10 @@ _operator(operator.add, lambda builder, a, b: builder.fadd(a, b))
 _operator(operator.sub, lambda builder, a, b: builder.fsub(a, b))
 _operator(operator.mul, lambda builder, a, b: builder.fmul(a, b))
 _operator(operator.truediv, lambda builder, a, b: builder.fdiv(a, b))
-for _op, _sign in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
-    _operator(_op, lambda builder, a, b, sign=_sign: builder.fcmp_ordered(sign, a, b), truth=True)
+_operator(operator.lt, lambda builder, a, b: builder.fcmp_ordered("<", a, b), truth=True)
+_operator(operator.le, lambda builder, a, b: builder.fcmp_ordered("<=", a, b), truth=True)
+_operator(operator.gt, lambda builder, a, b: builder.fcmp_ordered(">", a, b), truth=True)
+_operator(operator.ge, lambda builder, a, b: builder.fcmp_ordered(">=", a, b), truth=True)
 
 
 @type_callable(operator.neg)
@@ -179,22 +181,22 @@ def address(tyctx: Any, p: Any) -> Any:
 # ---- structs ------------------------------------------------------------------------------------------------------
 
 
-class Struct(types.Type):  # type: ignore[misc]
+class Struct(types.Type):
     """A NamedTuple of integers that lies in memory as an array of them: passed on as one pointer, it compiles fast."""
 
-    def __init__(self, of: type) -> None:
-        self.fields: tuple[str, ...] = of._fields  # type: ignore[attr-defined]
+    def __init__(self, of: Any) -> None:
+        self.fields: tuple[str, ...] = of._fields
         super().__init__(name=f"Struct({of.__name__})")
 
 
 @register_model(Struct)
-class _StructModel(models.PrimitiveModel):  # type: ignore[misc]
+class _StructModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Struct) -> None:
         super().__init__(dmm, fe_type, I64.as_pointer())
 
 
 @infer_getattr
-class _StructFields(AttributeTemplate):  # type: ignore[misc]
+class _StructFields(AttributeTemplate):
     key = Struct
 
     def generic_resolve(self, struct: Struct, name: str) -> Any:
@@ -203,12 +205,10 @@ class _StructFields(AttributeTemplate):  # type: ignore[misc]
 
 @lower_getattr_generic(Struct)
 def _field(context: Any, builder: Any, struct: Struct, value: Any, name: str) -> Any:
-    found = builder.load(builder.gep(value, [ir.Constant(I64, struct.fields.index(name))]))
-    found.set_metadata("invariant.load", builder.module.add_metadata([]))  # nobody writes to it during a call
-    return found
+    return builder.load(builder.gep(value, [ir.Constant(I64, struct.fields.index(name))]))
 
 
-def struct(of: type) -> Any:
+def struct(of: Any) -> Any:
     """A function for compiled code: an array of integers -> the NamedTuple `of` that lies there."""
     found = Struct(of)
 
@@ -220,6 +220,12 @@ def struct(of: type) -> Any:
         return found(array), gen
 
     return at
+
+
+@intrinsic
+def alive(tyctx: Any, array: Any) -> Any:
+    """Nothing; but the array is kept until here. Numba sees no use of it in that of its address."""
+    return types.void(array), lambda context, builder, sig, args: context.get_dummy_value()
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------
@@ -234,9 +240,22 @@ def _mask(builder: Any, n: Any, count: int) -> Any:
     return builder.icmp_signed("<", lane, splat(builder, n, count))
 
 
-def _masked(builder: Any, name: str, vector: Any, function: Any) -> Any:
+def _masked(builder: Any, name: str, vector: Any, result: Any, *args: Any) -> Any:
     suffix = f"v{vector.count}f{32 if vector.element == ir.FloatType() else 64}.p0"
-    return cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.{name}.{suffix}")
+    kind = ir.FunctionType(result, [a.type for a in args])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.{name}.{suffix}")
+    return builder.call(function, args)
+
+
+def _load_masked(builder: Any, p: Any, vector: Any, align: int, mask: Any) -> Any:
+    """Where the mask is not set: zeros, and nothing is read."""
+    at = builder.bitcast(p, vector.as_pointer())
+    return _masked(builder, "load", vector, vector, at, ir.Constant(I32, align), mask, ir.Constant(vector, None))
+
+
+def _store_masked(builder: Any, x: Any, p: Any, align: int, mask: Any) -> None:
+    at = builder.bitcast(p, x.type.as_pointer())
+    _masked(builder, "store", x.type, ir.VoidType(), x, at, ir.Constant(I32, align), mask)
 
 
 @intrinsic
@@ -316,15 +335,13 @@ def stores_some(tyctx: Any, p: Any, stride: Any, values: Any, n: Any) -> Any:
 
 def _stores(builder: Any, args: Any, dtype: Any, mask: Any = None) -> None:
     p, stride, values = args
-    for j in range(len(values.type.elements) if hasattr(values.type, "elements") else values.type.count):
+    for j in range(len(values.type)):
         x, align = builder.extract_value(values, j), dtype.bitwidth // 8
         at = builder.gep(p, [builder.mul(stride, ir.Constant(I64, j))])
-        at = builder.bitcast(at, x.type.as_pointer())
         if mask is None:
-            builder.store(x, at, align=align)
+            builder.store(x, builder.bitcast(at, x.type.as_pointer()), align=align)
         else:
-            kind = ir.FunctionType(ir.VoidType(), [x.type, at.type, I32, mask.type])
-            builder.call(_masked(builder, "store", x.type, kind), [x, at, ir.Constant(I32, align), mask])
+            _store_masked(builder, x, at, align, mask)
 
 
 def call_function(builder: Any, name: str, args: Any, emit: Callable[[Any, Any], None]) -> Any:
@@ -351,13 +368,14 @@ def _row_function(name: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
         whole = builder.and_(count, ir.Constant(I64, -of.count))
         start, step = ir.Constant(I64, 0), ir.Constant(I64, of.count)
         with cgutils.for_range_slice(builder, start, whole, step, I64, inc=True) as (i, _):
-            at = builder.gep(to, [i])
-            x = combine(builder, lambda: load_at(builder, at, vector, align), load_at(builder, builder.gep(source, [i]), vector, align))
-            builder.store(x, builder.bitcast(at, vector.as_pointer()), align=align)
-        with cgutils.for_range(builder, builder.sub(count, whole)) as loop:
-            i = builder.add(whole, loop.index)
-            at = builder.gep(to, [i])
-            builder.store(combine(builder, lambda: builder.load(at), builder.load(builder.gep(source, [i]))), at)
+            old, new = (load_at(builder, builder.gep(p, [i]), vector, align) for p in (to, source))
+            at = builder.bitcast(builder.gep(to, [i]), vector.as_pointer())
+            builder.store(combine(builder, old, new), at, align=align)
+        rest = builder.sub(count, whole)
+        with builder.if_then(builder.icmp_signed(">", rest, start)):
+            mask = _mask(builder, rest, of.count)
+            old, new = (_load_masked(builder, builder.gep(p, [whole]), vector, align, mask) for p in (to, source))
+            _store_masked(builder, combine(builder, old, new), builder.gep(to, [whole]), align, mask)
 
     @intrinsic
     def function(tyctx: Any, to: Any, source: Any, count: Any) -> Any:
@@ -372,7 +390,7 @@ def _row_function(name: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
 
 
 copy_row = _row_function("copy", lambda builder, old, new: new)
-add_row = _row_function("add", lambda builder, old, new: builder.fadd(old(), new))
+add_row = _row_function("add", lambda builder, old, new: builder.fadd(old, new))
 
 
 @intrinsic

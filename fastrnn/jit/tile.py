@@ -107,9 +107,10 @@ class _Emitter:
 
     @contextmanager
     def spread(self, n: Any, most: int) -> Iterator[tuple[Any, Any]]:
-        """n in pieces of at most `most`, as even as can be (32 are 6 + 6 + 5 + 5 + 5 + 5): where each begins, its size."""
+        """n in pieces of at most `most`, as even as can be (32: 6 + 6 + 5 + 5 + 5 + 5): where each begins, its size."""
         pieces = self.builder.sdiv(self.add(n, _int(most - 1)), _int(most))
-        size, longer = self.builder.sdiv(n, pieces), self.builder.srem(n, pieces)
+        some = self.builder.select(self.builder.icmp_signed("==", pieces, _int(0)), _int(1), pieces)
+        size, longer = self.builder.sdiv(n, some), self.builder.srem(n, some)
         with self.loop(pieces) as i:
             is_longer = self.builder.zext(self.builder.icmp_signed("<", i, longer), I64)
             yield self.add(self.mul(i, size), self.smaller(i, longer)), self.add(size, is_longer)
@@ -232,7 +233,7 @@ def _add_outer(context: Any, dtype: Any, builder: Any, args: Any) -> None:
             )  # fmt: skip
             e.switch(J, most_rows(COLUMNS), lambda J: _outer(e, J, V, *here))
 
-    with e.loop(rows, _int(OUTER_ROWS)) as r, e.loop(C, wide) as c:
+    with e.loop(rows, _int(OUTER_ROWS)) as r, e.loop(C, wide) as c:  # noqa: SIM117
         # The last panel may be one or two registers: of few columns, most of the work would be for nothing.
         with builder.if_else(builder.icmp_signed("<=", builder.sub(C, c), _int(2 * e.count))) as (narrow, whole):
             with narrow, builder.if_else(builder.icmp_signed("<=", builder.sub(C, c), _int(e.count))) as (one, two):

@@ -3,7 +3,6 @@
 As in the Cython kernels, the input part gx of a chunk of steps is one product, and the loop forms the recurrent part
 gh of each step, panel by panel, and from both the new states.
 """
-# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ from .lanes import (
     stores,
     struct,
 )
-from .options import INNER, PART, STRICT
+from .options import INNER, PART, entry
 from .tile import COLUMNS, product
 
 
@@ -192,9 +191,16 @@ def step(cell, run, gx, now, N, t):
             for b in range(p * blocks, min((p + count) * blocks, (run.H + VL - 1) // VL)):
                 at, part = b * VL, n * run.ldg + b * cell.G * VL
                 before, others = h_prev + (n * run.ldh + at), reals(cell, run.c_now) + (n * more * run.ldu + at)
-                unit(cell, gx + part, gh + part, before, h + (n * ldh + at), others, reals(cell, run.unit) + at, run.ldu)
+                unit(
+                    cell, gx + part, gh + part, before, h + (n * ldh + at), others, reals(cell, run.unit) + at, run.ldu
+                )
                 if run.gates:
-                    keep(cell, gx + part, gh + part, reals(cell, run.gates + t * run.gates_t + n * run.gates_n) + b * kept)
+                    keep(
+                        cell,
+                        gx + part,
+                        gh + part,
+                        reals(cell, run.gates + t * run.gates_t + n * run.gates_n) + b * kept,
+                    )
     if run.P:
         w, u_rows, zeros = reals(cell, run.w_hr), indices(run.u_rows), reals(cell, run.zeros)
         h_new = reals(cell, run.h_now) + (1 - now) * run.N * run.ldh
@@ -220,7 +226,7 @@ def put_states(cell, run, now, n, h, c):
         copy_row(reals(cell, c) + j * run.H, reals(cell, run.c_now) + (n * (cell.S - 1) + j) * run.ldu, run.H)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def forward(cell, array):
     """All T steps of one layer in one direction; `array` holds a `Run`."""
     run = run_at(array)
@@ -243,7 +249,9 @@ def forward(cell, array):
             for n in range(N, joined):
                 put_states(cell, run, now, n, run.h + n * run.h_n, run.c + n * run.c_n)
             for n in range(joined, N):
-                copy_row(h_now + (now * run.N + n) * run.ldh, reals(cell, run.h + n * run.h_n), run.P if run.P else run.H)
+                copy_row(
+                    h_now + (now * run.N + n) * run.ldh, reals(cell, run.h + n * run.h_n), run.P if run.P else run.H
+                )
                 for j in range(more):
                     copy_row(c_now + (n * more + j) * run.ldu, reals(cell, run.c + n * run.c_n) + j * run.H, run.H)
             joined = N

@@ -7,7 +7,6 @@ add to the gradients of the weights.
 Chunks are counted from the first step that was run, and each sum has one order: whoever cuts a sequence at whole
 chunks, or shares the work among threads, gets the same bits.
 """
-# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ from .lanes import (
     stores_some,
     struct,
 )
-from .options import INNER, PART, STRICT
+from .options import INNER, PART, entry
 from .tile import COLUMNS, add_outer, product
 
 
@@ -136,6 +135,7 @@ def _unit_back(cell, gx, gh, ld_gh, h_prev, c_prev, u, dh, dc, ldu, dgx, dgh, du
     c = compiled(cell)
     step, G, VL, U, GH, more = c.backward, c.G, c.VL, c.U, c.G * c.recurrent, c.S - 1
     apart = not c.sums_only
+
     # Numba drops branches on constants before it looks at types.
     def impl(cell, gx, gh, ld_gh, h_prev, c_prev, u, dh, dc, ldu, dgx, dgh, du, H, count):
         x, g = loads(gx, VL, G), loads(gh, ld_gh, GH)
@@ -166,7 +166,7 @@ def _unit_again(cell, gx, gh, ld_gh, h_prev, c_prev, u, ldu, to):
 
     def impl(cell, gx, gh, ld_gh, h_prev, c_prev, u, ldu, to):
         x, g, s = loads(gx, VL, G), loads(gh, ld_gh, GH), loads_after(h_prev, c_prev, ldu, more)
-        if U > 0:
+        if U > 0:  # noqa: SIM108  Numba drops a branch, but not a part of an expression
             new = body(x, g, s, loads(u, ldu, U))
         else:
             new = body(x, g, s)
@@ -316,7 +316,7 @@ def rows_back(cell, b, start, steps):
             for j in range(more):
                 copy_row(dc_now + (n * more + j) * b.ldu, reals(cell, b.dc + n * b.dc_n) + j * b.H, b.H)
         joined = N
-        if i < 0 or N == b.row:
+        if i < 0 or b.row == N:
             continue
         t = b.T - 1 - start - i if b.reverse else start + i
         if b.reset and b.reverse:
@@ -365,7 +365,7 @@ def sums_back(cell, b, R):
         store(db + at, load(db + at) + total)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def backward(cell, array):
     """Some chunks of steps, some rows or some of the sums; `array` holds a `Back`."""
     b = back_at(array)
