@@ -1,15 +1,7 @@
-"""The loops of `fastrnn.jit`, compiled by Numba: for torch's cells and for users' own.
-
-On SIMD lanes, which need parts of Numba that are not public; or in plain loops, two to three times slower, where
-FASTRNN_LANES=0 asks for them, where these parts are not as expected, and where nothing is compiled at all.
-"""
-# mypy: disable-error-code="no-untyped-call"
+"""The loops of `fastrnn.jit`, compiled by Numba: for torch's cells and for users' own."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from importlib import import_module
 from typing import Any
 
 import numba
@@ -18,24 +10,9 @@ from numba.core.errors import NumbaError
 
 from ..cells import CellSpec, Weights
 from ..errors import BackendError
+from ..jit.choice import LANES
+from ..jit.choice import engine as _engine
 from . import Record
-
-
-def _choose() -> Any:
-    if os.environ.get("FASTRNN_LANES") != "0" and not vars(numba.config)["DISABLE_JIT"]:
-        try:
-            return import_module("fastrnn.jit.engine")
-        except (ImportError, AttributeError) as error:
-            warnings.warn(
-                f"fastrnn is slower in Numba {numba.__version__}, whose inner parts are not as expected: {error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-    return import_module("fastrnn.jit.plain")
-
-
-_engine = _choose()
-LANES = _engine.__name__.endswith("engine")
 
 CHUNK_STEPS = _engine.CHUNK_STEPS
 forward, backward = _engine.forward, _engine.backward

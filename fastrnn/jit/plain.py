@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from ..backends import Record
 from ..cells import CellSpec, Weights
+from ..memory import empty as empty
 from . import plain_gates as _gates  # noqa: F401  tells Numba what elementary functions are
-from .cell import CellType, Compiled, Tag, compiled
-from .options import INNER, STRICT
+from .cell import CellType, Compiled, Tag, cell_tag, compiled
+from .options import INNER, STRICT, entry
 
 Array = NDArray[Any]
 
@@ -205,7 +206,7 @@ def keep(gx, first, gh, gates, N):
                     gates[n, g, j] = gx[first + n, g, j] + gh[n, g, j]
 
 
-@njit(cache=True, **STRICT)
+@entry
 def forward_loop(cell, x, y, h, c, lengths, reset, reverse, c_all, gates, weights, steps):
     """All T steps; the input part of so many at a time. c_all and gates are of length 0 where they are not wanted."""
     w_ih, w_hh, w_hr, b_ih, b_hh, unit = weights
@@ -260,7 +261,7 @@ class Prepared(NamedTuple):
 
 
 def _prepare(spec: CellSpec, weights: Weights, transposed: bool) -> Prepared:
-    w, tag = weights, Tag(spec, weights.w_ih.dtype, 1)
+    w, tag = weights, cell_tag(spec, weights.w_ih.dtype, 1)
     rows, H = len(w.w_ih), len(w.w_ih) // spec.n_gates
 
     def product(a: Array | None) -> Array:
@@ -343,7 +344,7 @@ def states_before(states, initial, lengths, reset, reverse, t, N, to, first):
             copy(initial if begins else states[before], n, to, first + n, 1)
 
 
-@njit(cache=True, **STRICT)
+@entry
 def backward_loop(
     cell, x, y, h_0, c_0, c_all, gates, lengths, reset, reverse, dy, dh, dc, dx, weights, sums, steps
 ):  # fmt: skip
@@ -428,11 +429,6 @@ def prepare_backward(spec: CellSpec, weights: Weights) -> Prepared:
 def gates_width(prepared: Prepared) -> int:
     """See `backends.Backend.gates_width`."""
     return prepared.c.G * prepared.H * (1 if prepared.c.sums_only else 2)
-
-
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """See `backends.Backend.empty`."""
-    return np.empty(shape, dtype)
 
 
 class Sums(NamedTuple):
