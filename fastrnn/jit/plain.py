@@ -25,6 +25,9 @@ from .options import INNER, STRICT, entry
 
 Array = NDArray[Any]
 
+#: Of functions that are called and not made part of their callers.
+CALLED: Any = {**STRICT, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 CHUNK_STEPS = 128
 _CHUNK_BYTES = 256 << 10  # of the input part: it stays in the second-level cache
 _BACKWARD_ROWS = 320
@@ -35,59 +38,58 @@ _BACKWARD_ROWS = 320
 # Bodies take tuples, and compiled code has to know how long they are: so these loops are written for each cell.
 
 
-def units(cell, gx, r, gh, h, c, unit, N):
-    """A step of N rows: h (N, H) and c (N, S-1, H) in place; gx (rows, G, H) from row r on, gh (N, G, H)."""
-    _units(cell.type)(gx, r, gh, h, c, unit, N)
+def units(cell, gx, gh, h, c, unit):
+    """A step of some rows: gx and gh (N, G, H), h (N, H) and c (N, S-1, H), which are altered, and unit (U, H)."""
+    _units(cell.type)(gx, gh, h, c, unit)
 
 
-def units_back(cell, gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N):
-    """The gradients of such a step: dh and dc in place; gates (N, G or 2*G, H); h, dgx, dgh, dunit from row r on."""
-    _units_back(cell.type)(gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N)
+def units_back(cell, gates, h, c, unit, dh, dc, dgx, dgh, dunit):
+    """The gradients of such a step: gates (N, G or 2*G, H) as of `keep`; dh and dc are altered."""
+    _units_back(cell.type)(gates, h, c, unit, dh, dc, dgx, dgh, dunit)
 
 
 @overload(units, jit_options=INNER)
-def _of_units(cell, gx, r, gh, h, c, unit, N):
+def _of_units(cell, gx, gh, h, c, unit):
     loop = _units(cell)
-    return lambda cell, gx, r, gh, h, c, unit, N: loop(gx, r, gh, h, c, unit, N)
+    return lambda cell, gx, gh, h, c, unit: loop(gx, gh, h, c, unit)
 
 
 @overload(units_back, jit_options=INNER)
-def _of_units_back(cell, gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N):
+def _of_units_back(cell, gates, h, c, unit, dh, dc, dgx, dgh, dunit):
     loop = _units_back(cell)
-    return lambda cell, gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N: loop(
-        gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N
-    )
+    return lambda cell, gates, h, c, unit, dh, dc, dgx, dgh, dunit: loop(gates, h, c, unit, dh, dc, dgx, dgh, dunit)
 
 
 @cache
 def _units(cell: CellType) -> Any:
     c = compiled(cell)
-    gx, gh = _each(c.G, "gx[r + n, {}, j]"), _each(c.G * c.recurrent, "gh[n, {}, j]")
-    u, s = _each(c.U, "unit[{}, j]"), ["h[n, j]", *_each(c.S - 1, "c[n, {}, j]")]
+    gx, gh, s, u = (_each(c.G, "gx"), _each(c.G * c.recurrent, "gh"), ["h[n, j]", *_each(c.S - 1, "c")], _unit(c.U))
     given = [gx, gh, s, *([u] if u else [])]
-    return _loop("gx, r, gh, h, c, unit, N", f"{_tuple(s)} = step({', '.join(map(_tuple, given))})", step=c.body)
+    return _loop("gx, gh, h, c, unit", f"{_tuple(s)} = step({', '.join(map(_tuple, given))})", step=c.body)
 
 
 @cache
 def _units_back(cell: CellType) -> Any:
     c = compiled(cell)
-    gx, gh = _each(c.G, "gates[n, {}, j]"), _each(c.G * c.recurrent, "gates[n, {}, j]", c.G)
-    u, ds = _each(c.U, "unit[{}, j]"), ["dh[n, j]", *_each(c.S - 1, "dc[n, {}, j]")]
-    dgx, dgh = _each(c.G, "dgx[r + n, {}, j]"), _each(c.G, "dgh[r + n, {}, j]")
+    gx, gh, s, u = _each(c.G, "gates"), _each(c.G, "gates", c.G), ["h[n, j]", *_each(c.S - 1, "c")], _unit(c.U)
+    dgx, dgh, ds, du = _each(c.G, "dgx"), _each(c.G, "dgh"), ["dh[n, j]", *_each(c.S - 1, "dc")], _each(c.U, "dunit")
     if c.sums_only:
-        gh, dgh = ["zero"] * len(gh), []
-    given = [gx, gh, ["h[r + n, j]", *_each(c.S - 1, "c[n, {}, j]")], *([u] if u else []), ds]
-    to = [dgx, dgh, ds, *([_each(c.U, "dunit[r + n, {}, j]")] if u else [])]
+        gh, dgh = ["zero"] * (c.G * c.recurrent), []
+    given, to = [gx, gh, s, *([u] if u else []), ds], [dgx, dgh, ds, *([du] if u else [])]
     return _loop(
-        "gates, h, r, c, unit, dh, dc, dgx, dgh, dunit, N",
+        "gates, h, c, unit, dh, dc, dgx, dgh, dunit",
         f"{', '.join(_tuple(a) if a else '_' for a in to)} = step({', '.join(map(_tuple, given))})",
         step=c.backward,
         zero=np.dtype(cell.dtype.name).type(0),
     )
 
 
-def _each(count: int, text: str, first: int = 0) -> list[str]:
-    return [text.format(i) for i in range(first, first + count)]
+def _each(count: int, array: str, first: int = 0) -> list[str]:
+    return [f"{array}[n, {i}, j]" for i in range(first, first + count)]
+
+
+def _unit(count: int) -> list[str]:
+    return [f"unit[{i}, j]" for i in range(count)]
 
 
 def _tuple(items: Iterable[str]) -> str:
@@ -96,35 +98,66 @@ def _tuple(items: Iterable[str]) -> str:
 
 def _loop(parameters: str, line: str, **names: Any) -> Any:
     """A compiled function that does `line` for each row n and unit j."""
-    exec(f"def loop({parameters}):\n for n in range(N):\n  for j in range(c.shape[2]):\n   {line}", names)
+    exec(f"def loop({parameters}):\n for n in range(len(h)):\n  for j in range(c.shape[2]):\n   {line}", names)
     return njit(**INNER)(names["loop"])
 
 
-# --- products ---------------------------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------------------------------
 
-# The inner loops go along rows of what is added to, four terms at a time.
+# The inner loops go along rows, of what is added to in products, which take four terms at a time. All get slices and no
+# numbers: of a literal number Numba would make another type.
 
 
-@njit(**STRICT)
-def add_product(a, first, w, out, rows):
-    """out[:rows] += a[first:first+rows] @ w; each number in one order, whatever the number of rows."""
+@njit(**CALLED)
+def copy(a, to):
+    for r in range(len(a)):
+        for j in range(a.shape[1]):
+            to[r, j] = a[r, j]
+
+
+@njit(**CALLED)
+def fill(a, row):
+    for r in range(len(a)):
+        for j in range(a.shape[1]):
+            a[r, j] = row[j]
+
+
+@njit(**CALLED)
+def clear(a, chosen):
+    """Zero some rows."""
+    for r in range(len(a)):
+        if chosen[r]:
+            for j in range(a.shape[1]):
+                a[r, j] = 0
+
+
+@njit(**CALLED)
+def add(a, to):
+    for r in range(len(to)):
+        for j in range(to.shape[1]):
+            to[r, j] += a[r, j]
+
+
+@njit(**CALLED)
+def add_product(a, w, out):
+    """out += a @ w; each number in one order, whatever the number of rows."""
     K, n = w.shape
-    for r in range(rows):
+    for r in range(len(a)):
         for k in range(0, K - 3, 4):
-            a0, a1, a2, a3 = a[first + r, k], a[first + r, k + 1], a[first + r, k + 2], a[first + r, k + 3]
+            a0, a1, a2, a3 = a[r, k], a[r, k + 1], a[r, k + 2], a[r, k + 3]
             for j in range(n):
                 out[r, j] += a0 * w[k, j] + a1 * w[k + 1, j] + a2 * w[k + 2, j] + a3 * w[k + 3, j]
         for k in range(K - K % 4, K):
             for j in range(n):
-                out[r, j] += a[first + r, k] * w[k, j]
+                out[r, j] += a[r, k] * w[k, j]
 
 
-@njit(**STRICT)
-def add_outer(a, b, out, rows):
-    """out += a.T @ b over so many rows, whose sum is formed apart."""
-    n = out.shape[1]
+@njit(**CALLED)
+def add_outer(a, b, out):
+    """out += a.T @ b, which is formed apart."""
+    rows, n = len(a), out.shape[1]
     total = np.empty(n, out.dtype)
-    for m in range(out.shape[0]):
+    for m in range(len(out)):
         for j in range(n):
             total[j] = 0
         for r in range(0, rows - 3, 4):
@@ -138,42 +171,18 @@ def add_outer(a, b, out, rows):
             out[m, j] += total[j]
 
 
-@njit(**STRICT)
-def add_rows(a, out, rows):
-    """out += the sum of so many rows of a."""
+@njit(**CALLED)
+def add_rows(a, out):
+    """out += the sum of the rows, which is formed apart."""
     total = np.zeros(len(out), out.dtype)
-    for r in range(rows):
+    for r in range(len(a)):
         for j in range(len(out)):
             total[j] += a[r, j]
     for j in range(len(out)):
         out[j] += total[j]
 
 
-@njit(**STRICT)
-def copy(a, a_first, to, to_first, rows):
-    for r in range(rows):
-        for j in range(a.shape[1]):
-            to[to_first + r, j] = a[a_first + r, j]
-
-
-@njit(**STRICT)
-def add(a, to, rows):
-    for r in range(rows):
-        for j in range(a.shape[1]):
-            to[r, j] += a[r, j]
-
-
-@njit(**STRICT)
-def fill(a, row, rows):
-    for r in range(rows):
-        for j in range(a.shape[1]):
-            a[r, j] = row[j]
-
-
-# --- forward ----------------------------------------------------------------------------------------------------------
-
-
-@njit(**STRICT)
+@njit(**CALLED)
 def running(lengths, t):
     """How many rows are running at step t: the first ones."""
     n = len(lengths)
@@ -182,28 +191,22 @@ def running(lengths, t):
     return n
 
 
-@njit(**STRICT)
-def clear(a, chosen, rows):
-    """Zero those of the first rows of `a` that are chosen."""
-    for r in range(rows):
-        if chosen[r]:
-            for j in range(a.shape[1]):
-                a[r, j] = 0
+# --- forward ----------------------------------------------------------------------------------------------------------
 
 
-@njit(**STRICT)
-def keep(gx, first, gh, gates, N):
+@njit(**CALLED)
+def keep(gx, gh, gates):
     """What the way back wants to know of a step: gates (N, G or 2*G, H)."""
-    G, H = gh.shape[1:]
+    N, G, H = gx.shape
     apart = gates.shape[1] > G
     for n in range(N):
         for g in range(G):
             for j in range(H):
                 if apart:
-                    gates[n, g, j] = gx[first + n, g, j]
+                    gates[n, g, j] = gx[n, g, j]
                     gates[n, G + g, j] = gh[n, g, j]
                 else:
-                    gates[n, g, j] = gx[first + n, g, j] + gh[n, g, j]
+                    gates[n, g, j] = gx[n, g, j] + gh[n, g, j]
 
 
 @entry
@@ -217,39 +220,38 @@ def forward_loop(cell, x, y, h, c, lengths, reset, reverse, c_all, gates, weight
     c_units = c.reshape(N, c.shape[1] // H, H)
     wide, zeros = np.zeros((N, H), x.dtype), np.zeros(P, x.dtype)  # h before its projection
     for start in range(0, T, steps):
-        stop, rows = min(start + steps, T), 0
+        stop, end = min(start + steps, T), 0
         for i in range(start, stop):
             t = T - 1 - i if reverse else i
-            now = running(lengths, t)
-            copy(x[t], 0, x_rows, rows, now)
-            rows += now
-        fill(gx, b_ih, rows)
-        add_product(x_rows, 0, w_ih, gx, rows)
-        first = 0
+            first, now = end, running(lengths, t)
+            end = first + now
+            copy(x[t][:now], x_rows[first:end])
+        fill(gx[:end], b_ih)
+        add_product(x_rows[:end], w_ih, gx[:end])
+        end = 0
         for i in range(start, stop):
             t = T - 1 - i if reverse else i
-            now = running(lengths, t)
+            first, now = end, running(lengths, t)
+            end = first + now
+            h_now, c_now = h[:now], c[:now]
             if not reverse:
-                clear(h, reset[t], now)
-                clear(c, reset[t], now)
+                clear(h_now, reset[t])
+                clear(c_now, reset[t])
             if len(w_hh):
-                fill(gh, b_hh, now)
-                add_product(h, 0, w_hh, gh, now)
+                fill(gh[:now], b_hh)
+                add_product(h_now, w_hh, gh[:now])
+            units(cell, gx_units[first:end], gh_units, wide[:now] if P else h_now, c_units, unit)
             if P:
-                units(cell, gx_units, first, gh_units, wide, c_units, unit, now)
-                fill(h, zeros, now)
-                add_product(wide, 0, w_hr, h, now)
-            else:
-                units(cell, gx_units, first, gh_units, h, c_units, unit, now)
+                fill(h_now, zeros)
+                add_product(wide[:now], w_hr, h_now)
             if len(gates):
-                keep(gx_units, first, gh_units, gates[t], now)
+                keep(gx_units[first:end], gh_units, gates[t])
             if len(c_all):
-                copy(c, 0, c_all[t], 0, now)
-            copy(h, 0, y[t], 0, now)
+                copy(c_now, c_all[t])
+            copy(h_now, y[t])
             if reverse:
-                clear(h, reset[t], now)
-                clear(c, reset[t], now)
-            first += now
+                clear(h_now, reset[t])
+                clear(c_now, reset[t])
 
 
 class Prepared(NamedTuple):
@@ -330,18 +332,21 @@ def forward(
 # --- backward ---------------------------------------------------------------------------------------------------------
 
 
-@njit(**STRICT)
-def states_before(states, initial, lengths, reset, reverse, t, N, to, first):
-    """The states of N rows before step t, in the order in which steps were run, go to rows of `to` from `first` on."""
-    for n in range(N):
+@njit(**CALLED)
+def states_before(states, initial, lengths, reset, reverse, t, to):
+    """The states of the first rows before step t, in the order in which steps were run."""
+    for n in range(len(to)):
         before = t + 1 if reverse else t - 1
         begins = before == (lengths[n] if reverse else -1)
         # Forward, a reset comes before its step, be it the first one. In reverse it comes after its step.
-        if (not begins and reset[before, n]) if reverse else reset[t, n]:
-            for j in range(to.shape[1]):
-                to[first + n, j] = 0
-        else:
-            copy(initial if begins else states[before], n, to, first + n, 1)
+        cleared = (not begins and reset[before, n]) if reverse else reset[t, n]
+        for j in range(to.shape[1]):
+            if cleared:
+                to[n, j] = 0
+            elif begins:
+                to[n, j] = initial[n, j]
+            else:
+                to[n, j] = states[before, n, j]
 
 
 @entry
@@ -361,64 +366,63 @@ def backward_loop(
     c_prev, dc_units = np.empty((N, C), x.dtype), dc.reshape(N, more, H)
     c_units = c_prev.reshape(N, more, H)
     zeros = np.zeros(max(I, H), x.dtype)
-    # With a projection: h and its gradient before it, and the gradient after it.
+    # With a projection: h and its gradient before it, and the gradient after it. Its cell is one of sums only.
     wide, dwide, dh_rows = np.zeros((R * (P > 0), H), x.dtype), np.empty((N, H), x.dtype), np.empty((R, P), x.dtype)
-    c_now, no_gh = np.empty((N, C), x.dtype), np.zeros((N, G, H), x.dtype)
+    c_new, no_gh = np.empty((N, C), x.dtype), np.zeros((N, G, H), x.dtype)
     for start in range((T - 1) // steps * steps, -1, -steps):
         stop, rows = min(start + steps, T), 0
         for i in range(start, stop):
             t = T - 1 - i if reverse else i
-            now = running(lengths, t)
-            copy(x[t], 0, x_rows, rows, now)
-            states_before(y, h_0, lengths, reset, reverse, t, now, h_rows, rows)
-            rows += now
+            first, now = rows, running(lengths, t)
+            rows = first + now
+            copy(x[t][:now], x_rows[first:rows])
+            states_before(y, h_0, lengths, reset, reverse, t, h_rows[first:rows])
         first = rows
         for i in range(stop - 1, start - 1, -1):
             t = T - 1 - i if reverse else i
             now = running(lengths, t)
-            first -= now
+            end, first = first, first - now
+            dh_now, dc_now, h = dh[:now], dc[:now], h_rows[first:end]
             if reverse:
-                clear(dh, reset[t], now)
-                clear(dc, reset[t], now)
+                clear(dh_now, reset[t])
+                clear(dc_now, reset[t])
             if len(dy):
-                add(dy[t], dh, now)
-            states_before(c_all, c_0, lengths, reset, reverse, t, now, c_prev, 0)
+                add(dy[t], dh_now)
+            states_before(c_all, c_0, lengths, reset, reverse, t, c_prev[:now])
+            dh_units = dh_now
             if P:
-                copy(dh, 0, dh_rows, first, now)
-                fill(dwide, zeros, now)
-                add_product(dh, 0, w_hr, dwide, now)
-                fill(dh, zeros, now)
-                copy(c_prev, 0, c_now, 0, now)
-                h = wide[first:]
-                units(cell, gates[t], 0, no_gh, h, c_now.reshape(N, more, H), unit, now)
-                units_back(
-                    cell, gates[t], wide, first, c_units, unit, dwide, dc_units, dgx_units, dgh_units, dunit_units, now
-                )
-            else:
-                units_back(
-                    cell, gates[t], h_rows, first, c_units, unit, dh, dc_units, dgx_units, dgh_units, dunit_units, now
-                )
+                copy(dh_now, dh_rows[first:end])
+                dh_units, h = dwide[:now], wide[first:end]
+                fill(dh_units, zeros)
+                add_product(dh_now, w_hr, dh_units)
+                fill(dh_now, zeros)
+                copy(c_prev[:now], c_new)
+                units(cell, gates[t], no_gh, h, c_new.reshape(N, more, H), unit)
+            units_back(
+                cell, gates[t], h, c_units, unit, dh_units, dc_units, dgx_units[first:end], dgh_units[first:end],
+                dunit_units[first:end],
+            )  # fmt: skip
             if len(w_hh):
-                add_product(dgh, first, w_hh, dh, now)
+                add_product(dgh[first:end], w_hh, dh_now)
             if not reverse:
-                clear(dh, reset[t], now)
-                clear(dc, reset[t], now)
+                clear(dh_now, reset[t])
+                clear(dc_now, reset[t])
         if len(dx):
-            fill(dx_rows, zeros, rows)
-            add_product(dgx, 0, w_ih, dx_rows, rows)
-            first = 0
+            fill(dx_rows[:rows], zeros)
+            add_product(dgx[:rows], w_ih, dx_rows[:rows])
+            end = 0
             for i in range(start, stop):
                 t = T - 1 - i if reverse else i
-                now = running(lengths, t)
-                copy(dx_rows, first, dx[t], 0, now)
-                first += now
+                first, now = end, running(lengths, t)
+                end = first + now
+                copy(dx_rows[first:end], dx[t])
         if len(dw_ih):
-            add_outer(dgx, x_rows, dw_ih, rows)
-            add_outer(dgh, h_rows, dw_hh, rows)
-            add_outer(dh_rows, wide, dw_hr, rows)
-            add_rows(dgx, db_ih, rows)
-            add_rows(dgh, db_hh, rows)
-            add_rows(dunit, dw_unit, rows)
+            add_outer(dgx[:rows], x_rows, dw_ih)
+            add_outer(dgh[:rows], h_rows, dw_hh)
+            add_outer(dh_rows[:rows], wide, dw_hr)
+            add_rows(dgx[:rows], db_ih)
+            add_rows(dgh[:rows], db_hh)
+            add_rows(dunit[:rows], dw_unit)
 
 
 def prepare_backward(spec: CellSpec, weights: Weights) -> Prepared:
