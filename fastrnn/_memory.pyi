@@ -3,6 +3,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 class Memory:
+    bytes: int
     def __init__(self, bytes: int) -> None: ...
     @property
     def address(self) -> int: ...

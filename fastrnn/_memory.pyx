@@ -11,7 +11,7 @@ cdef class Memory:
     """A block of memory for an array, taken from those that were given back before."""
 
     cdef void* memory
-    cdef Py_ssize_t bytes
+    cdef readonly Py_ssize_t bytes
 
     def __cinit__(self, Py_ssize_t bytes):
         self.bytes = bytes

@@ -196,13 +196,13 @@ def python_function(function: Any, _done: dict[Any, Any] | None = None) -> Any:
         copy = FunctionType(code, scope, function.__name__, function.__defaults__, cells)
         copy.__kwdefaults__ = function.__kwdefaults__
         done[function] = copy  # before what it calls, which may call it
-        for name in _global_names(code) & scope.keys():
+        for name in global_names(code) & scope.keys():
             scope[name] = python_function(scope[name], done)
         for new, old in zip(cells or (), function.__closure__ or (), strict=True):
             new.cell_contents = python_function(old.cell_contents, done)
     return done[function]
 
 
-def _global_names(code: Any) -> set[str]:
+def global_names(code: Any) -> set[str]:
     """Global names in a function's code and in that of functions within it (and names of attributes)."""
-    return set(code.co_names).union(*(_global_names(c) for c in code.co_consts if hasattr(c, "co_names")))
+    return set(code.co_names).union(*(global_names(c) for c in code.co_consts if hasattr(c, "co_names")))

@@ -166,7 +166,7 @@ def _unit_again(cell, gx, gh, ld_gh, h_prev, c_prev, u, ldu, to):
 
     def impl(cell, gx, gh, ld_gh, h_prev, c_prev, u, ldu, to):
         x, g, s = loads(gx, VL, G), loads(gh, ld_gh, GH), loads_after(h_prev, c_prev, ldu, more)
-        if U > 0:  # noqa: SIM108  Numba drops a branch, but not a part of an expression
+        if U > 0:  # noqa: SIM108
             new = body(x, g, s, loads(u, ldu, U))
         else:
             new = body(x, g, s)

@@ -130,7 +130,7 @@ def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> 
         raise ValueError(f"index should be in 0..{len(of_all) - 1}, got: {i}")
     weights = of_all[i]
     forward = engine.prepare(layer._spec, weights)
-    run, memory = engine._run(forward, engine.LONG, 1, (None,) * 8, False, False)
+    run, memory = engine._run(forward, engine.LONG, 1)
     held = _holding(run, forward, memory)
     if not validate.flag("gradients", gradients):
         return Packed(forward.tag, held)
@@ -182,24 +182,33 @@ def pack_linear(weight: ArrayLike, bias: ArrayLike | None = None) -> PackedLinea
 # Numba compiles the overloads for the types that it finds: they check these, and the code that they return the sizes.
 
 
-def _check(p: Any, ranks: dict[str, tuple[Any, int]], cell: str | None = None) -> None:
-    """That p is packed, and that arrays are contiguous, of its dtype, and of that many axes."""
-    tag: Any = getattr(p, "types", (None,))[0]
-    if getattr(p, "instance_class", None) not in (Packed, PackedForTraining, PackedLinear):
-        raise TypingError(f"p should be what fastrnn.jit.pack returns, got: {p}")
-    if cell is not None and tag.spec.name.partition("_")[0] != cell:
-        raise TypingError(f"p should be packed from {cell.upper()}, got: {tag.spec.name}")
-    for name, (array, ndim) in ranks.items():
-        wanted = types.Array(tag.dtype, ndim, "C")
-        if not isinstance(array, types.Array) or (array.dtype, array.ndim, array.layout) != (tag.dtype, ndim, "C"):
-            raise TypingError(f"{name} should be {wanted}, got: {array}")
+_MADE_BY = {
+    Packed: "what fastrnn.jit.pack returns",
+    PackedForTraining: "what fastrnn.jit.pack(layer, gradients=True) returns",
+    PackedLinear: "what fastrnn.jit.pack_linear returns",
+}
 
 
-def _states(p: Any, states: Any) -> dict[str, tuple[Any, int]]:
-    S = p.types[0].spec.n_states
-    if not isinstance(states, types.BaseTuple) or len(states) != S:
-        raise TypingError(f"states should be a tuple of {S} arrays, got: {states}")
-    return {f"states[{i}]": (state, 1) for i, state in enumerate(states)}
+def _check_pack(p: Any, *kinds: type) -> None:
+    if getattr(p, "instance_class", None) not in kinds:
+        raise TypingError(f"p should be {_MADE_BY[kinds[0]]}, got: {p}")
+
+
+def _check(p: Any, name: str, array: Any, ndim: int, written: bool = False) -> None:
+    """That an array is contiguous, of the dtype of p, and of that many axes."""
+    wanted = types.Array(p.types[0].dtype, ndim, "C")
+    if not isinstance(array, types.Array) or array.copy(readonly=False) != wanted:
+        raise TypingError(f"{name} should be {wanted}, got: {array}")
+    if written and not array.mutable:
+        raise TypingError(f"{name} should not be read-only, got: {array}")
+
+
+def _check_states(p: Any, what: str, states: Any, written: bool = True) -> None:
+    names = p.types[0].spec.states
+    if not isinstance(states, types.BaseTuple) or len(states) != len(names):
+        raise TypingError(f"{what} should be a tuple of {len(names)} arrays, got: {states}")
+    for name, state in zip(names, states, strict=True):
+        _check(p, what.removesuffix("states").rstrip("_") + name, state, 1, written)
 
 
 def _step(p, x, states):
@@ -208,8 +217,9 @@ def _step(p, x, states):
 
 @overload(_step, jit_options=INNER)
 def _step_of(p, x, states):
-    _check(p, {"x": (x, 1)})
-    _check(p, _states(p, states))
+    _check_pack(p, Packed, PackedForTraining)
+    _check(p, "x", x, 1)
+    _check_states(p, "states", states)
     more = p.types[0].spec.n_states - 1
 
     def impl(p, x, states):
@@ -244,8 +254,10 @@ def _whole(p, x, states, y):
 
 @overload(_whole, jit_options=INNER)
 def _whole_of(p, x, states, y):
-    _check(p, {"x": (x, 2), "y": (y, 2)})
-    _check(p, _states(p, states))
+    _check_pack(p, Packed, PackedForTraining)
+    _check(p, "x", x, 2)
+    _check_states(p, "states", states)
+    _check(p, "y", y, 2, written=True)
     more = p.types[0].spec.n_states - 1
 
     def impl(p, x, states, y):
@@ -276,7 +288,9 @@ def _check_sizes(run, x, h, y):
     if h.size != H_out:
         raise ValueError("h should have as many elements as the layer's output has features")
     if y.shape[0] != x.shape[0] or y.shape[1] != H_out:
-        raise ValueError("y should have a row for each step, and as many columns as the layer's output has features")
+        raise ValueError(
+            "y (or dy) should have a row for each step, as many columns as the layer's output has features"
+        )
 
 
 def _whole_back(p, x, states, dy, d_states, dx):
@@ -285,10 +299,12 @@ def _whole_back(p, x, states, dy, d_states, dx):
 
 @overload(_whole_back, jit_options=INNER)
 def _whole_back_of(p, x, states, dy, d_states, dx):
-    _check(p, {"x": (x, 2), "dy": (dy, 2), "dx": (dx, 2)})
-    _check(p, {**_states(p, states), **{f"d_{name}": a for name, a in _states(p, d_states).items()}})
-    if p.instance_class is not PackedForTraining:
-        raise TypingError("p should be what fastrnn.jit.pack(layer, gradients=True) returns, got one without gradients")
+    _check_pack(p, PackedForTraining)
+    _check(p, "x", x, 2)
+    _check_states(p, "states", states, written=False)
+    _check(p, "dy", dy, 2)
+    _check_states(p, "d_states", d_states)
+    _check(p, "dx", dx, 2, written=True)
     spec = p.types[0].spec
     more, same = spec.n_states - 1, bool(compiled(p.types[0]).sums_only) and p.types[3].types[3] != types.none
 
@@ -296,9 +312,10 @@ def _whole_back_of(p, x, states, dy, d_states, dx):
         run, back, T, H = p.run.copy(), p.back.copy(), len(x), p.run[_H_SIZE]
         y = np.empty(dy.shape, x.dtype)
         _check_sizes(p.run, x, states[0], y)
-        _check_sizes(p.run, dx, d_states[0], dy)
-        if len(dx) != T:
+        if dx.shape != x.shape:
             raise ValueError("dx should have the shape of x")
+        if d_states[0].size != states[0].size:
+            raise ValueError("dh should have as many elements as h")
         h, others = states[0].copy(), np.empty(2 * more * H, x.dtype)
         d_others, c_all = np.empty(more * H, x.dtype), np.empty((T, more * H), x.dtype)
         gates = np.empty((T, gates_width(p.cell, H)), x.dtype)
@@ -346,9 +363,9 @@ def _linear(p, x, y):
 
 @overload(_linear, jit_options=INNER)
 def _linear_of(p, x, y):
-    _check(p, {"x": (x, 1), "y": (y, 1)})
-    if p.instance_class is not PackedLinear:
-        raise TypingError(f"p should be what fastrnn.jit.pack_linear returns, got: {p}")
+    _check_pack(p, PackedLinear)
+    _check(p, "x", x, 1)
+    _check(p, "y", y, 1, written=True)
 
     def impl(p, x, y):
         I, O, w, b, z, row = p.run[0], p.run[1], p.run[2], p.run[3], p.run[4], p.run[5]
@@ -371,13 +388,16 @@ def _only(kind: str) -> Any:
 
     @overload(check, jit_options=INNER)
     def of(p):
-        _check(p, {}, kind)
+        _check_pack(p, Packed, PackedForTraining)
+        spec = p.types[0].spec
+        if spec.custom or spec.kind != kind:
+            raise TypingError(f"p should be packed from {kind}, got: {spec.name}{' of a user' * spec.custom}")
         return lambda p: None
 
     return check
 
 
-_rnn, _lstm, _gru = _only("rnn"), _only("lstm"), _only("gru")
+_rnn, _lstm, _gru = _only("RNN"), _only("LSTM"), _only("GRU")
 
 
 @entry

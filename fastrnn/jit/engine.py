@@ -46,6 +46,7 @@ class Packed(NamedTuple):
     arrays: tuple[Array | None, ...]  # what the addresses are of
     addresses: tuple[int, ...]
     fields: list[str]  # of Weights that there are
+    ready: dict[tuple[int, int], list[tuple[NDArray[np.intp], Memory]]]  # what `forward` made for T and N, to use again
 
     @property
     def work(self) -> int:
@@ -66,7 +67,7 @@ def _packed(spec: CellSpec, weights: Weights, pack: Any) -> Packed:
         unit[:, :H] = weights.unit
     arrays = (*pack(c, weights), unit)
     fields = [name for name, w in weights._asdict().items() if w is not None]
-    return Packed(tag, c, weights.w_ih.shape[1], H, P, arrays, _addresses(arrays), fields)
+    return Packed(tag, c, weights.w_ih.shape[1], H, P, arrays, _addresses(arrays), fields, {})
 
 
 def _addresses(arrays: tuple[Array | None, ...]) -> tuple[int, ...]:
@@ -126,20 +127,41 @@ def _forward_layout(p: tuple[int, ...], T: int, N: int) -> tuple[tuple[int, ...]
     return (steps, ldg, ldh, ldu), places, total, slice(places[8], places[9])
 
 
-def _run(
-    p: Packed, T: int, N: int, arrays: tuple[Array | None, ...], reverse: bool, flush: bool
-) -> tuple[NDArray[np.intp], Memory]:
-    """A `forward_loop.Run`, and its scratch memory; `arrays` in the order of its fields."""
+_T, _REVERSE, _FLUSH = (_forward.Run._fields.index(name) for name in ("T", "reverse", "flush"))
+_MOST_READY = 8  # kinds of calls ...
+_SMALL = 512 << 10  # ... of at most so many bytes; larger blocks are kept by `Memory`
+
+
+def _run(p: Packed, T: int, N: int) -> tuple[NDArray[np.intp], Memory]:
+    """A `forward_loop.Run` of no arrays, and its scratch memory; it does for any T from LONG on."""
     c, size = p.c, p.tag.dtype.itemsize
-    sizes, places, total, zeros = _forward_layout((c.G, c.S, c.width, c.VL, size, p.H, p.P), min(T, _FORWARD_ROWS), N)
+    sizes, places, total, zeros = _forward_layout((c.G, c.S, c.width, c.VL, size, p.H, p.P), min(T, LONG), N)
     memory = Memory(total)
     if p.P:
         np.frombuffer(memoryview(memory), np.uint8)[zeros] = 0
-    run = np.empty(len(_forward.Run._fields), np.intp)
+    run = np.zeros(len(_forward.Run._fields), np.intp)
     at = memory.address
-    run[24:] = (T, N, p.I, p.H, p.P, reverse, flush, *p.addresses, *sizes, *[at + place for place in places])
-    locate(run, arrays)
+    run[_T:] = (T, N, p.I, p.H, p.P, False, False, *p.addresses, *sizes, *[at + place for place in places])
     return run, memory
+
+
+def _forward_rows(p: Packed, reverse: bool, flush: bool, *arrays: Array | None) -> None:
+    """`forward` on one thread; arrays in the order of `forward_loop.Run`."""
+    x = arrays[0]
+    assert x is not None
+    T, N = x.shape[:2]
+    key = min(T, LONG), N
+    try:
+        run, memory = p.ready[key].pop()  # at once, so that of two threads one gets it
+    except (KeyError, IndexError):
+        run, memory = _run(p, T, N)
+    run[_T], run[_REVERSE], run[_FLUSH] = T, reverse, flush
+    locate(run, arrays)
+    _forward.forward(p.tag, run)
+    if memory.bytes <= _SMALL:
+        if key not in p.ready and len(p.ready) >= _MOST_READY:
+            p.ready.clear()
+        p.ready.setdefault(key, []).append((run, memory))
 
 
 def forward(
@@ -162,14 +184,8 @@ def forward(
     flush, wanted = flush_denormals(), threads.get_num_threads()
     n = 1 if wanted == 1 else min(wanted, N // 2, T * N * prepared.work // _PAYS)
 
-    def part(*arrays: Array | None) -> None:
-        x = arrays[0]
-        assert x is not None
-        run, _memory = _run(prepared, T, x.shape[1], arrays, reverse, flush)
-        _forward.forward(prepared.tag, run)
-
     if n < 2:
-        part(x, y, h, c, lengths, reset, c_all, gates)
+        _forward_rows(prepared, reverse, flush, x, y, h, c, lengths, reset, c_all, gates)
         return
 
     def of(a: Array | None, rows: Any) -> Array | None:
@@ -181,7 +197,8 @@ def forward(
             some = None if lengths is None else np.ascontiguousarray(lengths[rows])
             every = (slice(None), rows)
             of_steps = [of(a, every) for a in (reset, c_all, gates)]
-            tasks.append(partial(part, x[every], y[every], h[rows], of(c, rows), some, *of_steps))
+            args = (x[every], y[every], h[rows], of(c, rows), some, *of_steps)
+            tasks.append(partial(_forward_rows, prepared, reverse, flush, *args))
         team.run(tasks)
 
 
@@ -196,7 +213,9 @@ class Stepper:
         for i, p in enumerate(prepared):
             y = np.empty((1, N, p.P or p.H), h.dtype)
             arrays = (x, y, h[i], None if c is None else c[i], None, None, None, None)
-            run, memory = _run(p, 1, N, arrays, False, flush_denormals())
+            run, memory = _run(p, 1, N)
+            run[_FLUSH] = flush_denormals()
+            locate(run, arrays)
             self._kept.append((arrays, memory))
             self._calls.append((p.tag, run))
             x = y

@@ -100,32 +100,17 @@ def unit(cell, gx, gh, h_prev, h, others, u, ldu):
 def _unit(cell, gx, gh, h_prev, h, others, u, ldu):
     c = compiled(cell)
     body, G, VL, U, GH, more = c.body, c.G, c.VL, c.U, c.G * c.recurrent, c.S - 1
-    if U and more:
 
-        def impl(cell, gx, gh, h_prev, h, others, u, ldu):
-            s = loads_after(h_prev, others, ldu, more)
-            new = body(loads(gx, VL, G), loads(gh, VL, GH), s, loads(u, ldu, U))
-            store(h, new[0])
+    # Numba drops branches on constants before it looks at types.
+    def impl(cell, gx, gh, h_prev, h, others, u, ldu):
+        x, g, s = loads(gx, VL, G), loads(gh, VL, GH), loads_after(h_prev, others, ldu, more)
+        if U > 0:  # noqa: SIM108
+            new = body(x, g, s, loads(u, ldu, U))
+        else:
+            new = body(x, g, s)
+        store(h, new[0])
+        if more > 0:
             stores(others, ldu, new[1:])
-
-    elif U:
-
-        def impl(cell, gx, gh, h_prev, h, others, u, ldu):
-            new = body(loads(gx, VL, G), loads(gh, VL, GH), loads(h_prev, 0, 1), loads(u, ldu, U))
-            store(h, new[0])
-
-    elif more:
-
-        def impl(cell, gx, gh, h_prev, h, others, u, ldu):
-            new = body(loads(gx, VL, G), loads(gh, VL, GH), loads_after(h_prev, others, ldu, more))
-            store(h, new[0])
-            stores(others, ldu, new[1:])
-
-    else:
-
-        def impl(cell, gx, gh, h_prev, h, others, u, ldu):
-            new = body(loads(gx, VL, G), loads(gh, VL, GH), loads(h_prev, 0, 1))
-            store(h, new[0])
 
     return impl
 
@@ -191,16 +176,10 @@ def step(cell, run, gx, now, N, t):
             for b in range(p * blocks, min((p + count) * blocks, (run.H + VL - 1) // VL)):
                 at, part = b * VL, n * run.ldg + b * cell.G * VL
                 before, others = h_prev + (n * run.ldh + at), reals(cell, run.c_now) + (n * more * run.ldu + at)
-                unit(
-                    cell, gx + part, gh + part, before, h + (n * ldh + at), others, reals(cell, run.unit) + at, run.ldu
-                )
+                x, g, u = gx + part, gh + part, reals(cell, run.unit) + at
+                unit(cell, x, g, before, h + (n * ldh + at), others, u, run.ldu)
                 if run.gates:
-                    keep(
-                        cell,
-                        gx + part,
-                        gh + part,
-                        reals(cell, run.gates + t * run.gates_t + n * run.gates_n) + b * kept,
-                    )
+                    keep(cell, x, g, reals(cell, run.gates + t * run.gates_t + n * run.gates_n) + b * kept)
     if run.P:
         w, u_rows, zeros = reals(cell, run.w_hr), indices(run.u_rows), reals(cell, run.zeros)
         h_new = reals(cell, run.h_now) + (1 - now) * run.N * run.ldh
@@ -230,6 +209,7 @@ def put_states(cell, run, now, n, h, c):
 def forward(cell, array):
     """All T steps of one layer in one direction; `array` holds a `Run`."""
     run = run_at(array)
+    H_out = run.P if run.P else run.H
     first, h_now, c_now, more = indices(run.first), reals(cell, run.h_now), reals(cell, run.c_now), cell.S - 1
     for n in range(2 * run.N):
         indices(run.h_rows)[n] = address(h_now + n * run.ldh)
@@ -249,9 +229,7 @@ def forward(cell, array):
             for n in range(N, joined):
                 put_states(cell, run, now, n, run.h + n * run.h_n, run.c + n * run.c_n)
             for n in range(joined, N):
-                copy_row(
-                    h_now + (now * run.N + n) * run.ldh, reals(cell, run.h + n * run.h_n), run.P if run.P else run.H
-                )
+                copy_row(h_now + (now * run.N + n) * run.ldh, reals(cell, run.h + n * run.h_n), H_out)
                 for j in range(more):
                     copy_row(c_now + (n * more + j) * run.ldu, reals(cell, run.c + n * run.c_n) + j * run.H, run.H)
             joined = N

@@ -271,9 +271,12 @@ def load(tyctx: Any, p: Any) -> Any:
 
 @intrinsic
 def store(tyctx: Any, p: Any, x: Any) -> Any:
+    """A register full; of a number, as many of it."""
+
     def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = builder.bitcast(args[0], args[1].type.as_pointer())
-        builder.store(args[1], at, align=p.dtype.bitwidth // 8)
+        value = as_lanes(context, builder, args[1], sig.args[1], lanes(p.dtype))
+        at = builder.bitcast(args[0], value.type.as_pointer())
+        builder.store(value, at, align=p.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(p, x), gen
@@ -309,7 +312,7 @@ def stores(tyctx: Any, p: Any, stride: Any, values: Any) -> Any:
     """The other way round."""
 
     def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _stores(builder, args, p.dtype)
+        _stores(context, builder, sig, args)
         return context.get_dummy_value()
 
     return types.void(p, types.intp, values), gen
@@ -321,23 +324,24 @@ def stores_some(tyctx: Any, p: Any, stride: Any, values: Any, n: Any) -> Any:
     of = lanes(p.dtype)
 
     def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        *of_all, n = args
+        n = args[3]
         # A masked store forwards late to the load that follows.
         with builder.if_else(builder.icmp_signed(">=", n, ir.Constant(I64, of.count))) as (whole, part):
             with whole:
-                _stores(builder, of_all, p.dtype)
+                _stores(context, builder, sig, args)
             with part:
-                _stores(builder, of_all, p.dtype, _mask(builder, n, of.count))
+                _stores(context, builder, sig, args, _mask(builder, n, of.count))
         return context.get_dummy_value()
 
     return types.void(p, types.intp, values, types.intp), gen
 
 
-def _stores(builder: Any, args: Any, dtype: Any, mask: Any = None) -> None:
-    p, stride, values = args
-    for j in range(len(values.type)):
-        x, align = builder.extract_value(values, j), dtype.bitwidth // 8
-        at = builder.gep(p, [builder.mul(stride, ir.Constant(I64, j))])
+def _stores(context: Any, builder: Any, sig: Any, args: Any, mask: Any = None) -> None:
+    p, stride, values = args[:3]
+    dtype = sig.args[0].dtype
+    for j, kind in enumerate(sig.args[2].types):
+        x = as_lanes(context, builder, builder.extract_value(values, j), kind, lanes(dtype))
+        at, align = builder.gep(p, [builder.mul(stride, ir.Constant(I64, j))]), dtype.bitwidth // 8
         if mask is None:
             builder.store(x, builder.bitcast(at, x.type.as_pointer()), align=align)
         else:
