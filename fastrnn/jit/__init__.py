@@ -31,13 +31,15 @@ _CALLS = (
 __all__ = ["exp", "select", "sigmoid", "tanh", *_CALLS]
 
 with suppress(ImportError):
-    import_module(f"{__name__}.gates")  # so that Numba knows exp, select, sigmoid and tanh
+    import_module(f"{__name__}.choice")  # so that Numba knows exp, select, sigmoid and tanh
 
 
 def __getattr__(name: str) -> Any:
     if name not in _CALLS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
+        if not import_module(f"{__name__}.choice").LANES:
+            raise BackendError(f"fastrnn.jit.{name} cannot run here: it needs SIMD lanes (see FASTRNN_LANES)")
         calls = import_module(f"{__name__}.calls")
     except ImportError as error:
         raise BackendError(
