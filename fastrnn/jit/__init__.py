@@ -38,8 +38,8 @@ def __getattr__(name: str) -> Any:
     if name not in _CALLS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        if not import_module(f"{__name__}.choice").LANES:
-            raise BackendError(f"fastrnn.jit.{name} cannot run here: it needs SIMD lanes (see FASTRNN_LANES)")
+        if why := import_module(f"{__name__}.choice").WHY_NO_LANES:
+            raise BackendError(f"fastrnn.jit.{name} cannot run here: {why}")
         calls = import_module(f"{__name__}.calls")
     except ImportError as error:
         raise BackendError(
