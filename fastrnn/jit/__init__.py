@@ -14,14 +14,14 @@ from ..elementary import exp, select, sigmoid, tanh
 from ..errors import BackendError
 
 if TYPE_CHECKING:
-    from .calls import Gradients as Gradients
-    from .calls import Packed as Packed
-    from .calls import PackedForTraining as PackedForTraining
-    from .calls import PackedLinear as PackedLinear
     from .calls import backward as backward
     from .calls import forward as forward
-    from .calls import pack as pack
-    from .calls import pack_linear as pack_linear
+    from .packed import Gradients as Gradients
+    from .packed import Packed as Packed
+    from .packed import PackedForTraining as PackedForTraining
+    from .packed import PackedLinear as PackedLinear
+    from .packed import pack as pack
+    from .packed import pack_linear as pack_linear
 
 _CALLS = (
     *("Gradients", "Packed", "PackedForTraining", "PackedLinear", "pack", "pack_linear", "linear"),
