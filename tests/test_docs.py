@@ -126,6 +126,15 @@ def test_signatures_in_the_api(name):
     assert described(name) == arguments(SIGNED[name])
 
 
+def test_names_and_signatures_of_compiled_functions():
+    pytest.importorskip("numba")
+    functions = {name: what for name in fastrnn.jit.__all__ if not isinstance(what := getattr(fastrnn.jit, name), type)}
+    assert "gru_step" in functions
+    for name, function in functions.items():
+        assert described(f"fastrnn.jit.{name}") == arguments(function)
+    assert not [name for name in fastrnn.jit.__all__ if name not in functions and f"`{name}`" not in API]
+
+
 @pytest.mark.parametrize(("name", "place", "method"), METHODS)
 def test_signatures_of_methods_in_the_api(name, place, method):
     first, *expected = arguments(method)
