@@ -20,10 +20,12 @@ SAYS = {
     "frames": r"loudest frame: (0\.\d{4}), in one call: \1",
     "workers": r"threads agree: True, processes \(\w+\) agree: True",
     "transformer": r"(9\d|100)% of new sequences told apart",
+    "controller": r"the same height: True\nthat is \d+ times as fast\n.* went from -0\.\d\d up to 0\.\d\d",
     "custom_cells": r"coupled LSTM +\d\.\d+ -> 0\.0\d+(.|\n)*sLSTM +\d\.\d+ -> 0\.0\d+",
     "truncated_bptt": r"26[0-5] of 265 characters are the poem's",
 }
 NEEDS_TORCH = {"train_demo"}
+NEEDS_NUMBA = {"controller"}
 
 
 def load(name):
@@ -39,6 +41,8 @@ def test_every_example_is_run():
 
 @pytest.mark.parametrize("name", SAYS)
 def test_script(name, tmp_path):
+    if name in NEEDS_NUMBA:
+        pytest.importorskip("numba", reason="numba is not installed")
     script = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py"],
         cwd=tmp_path,
@@ -136,3 +140,33 @@ def test_the_state_goes_on_from_window_to_window():
     loss, _, end_of_both = reciter.window(*(np.concatenate(pair) for pair in zip(first, second, strict=True)), None)
     np.testing.assert_array_equal(end, end_of_both)
     assert (loss_1 + loss_2) / 2 == pytest.approx(loss, rel=1e-6)
+
+
+def test_the_controller_is_the_same_from_python():
+    """A step of it, and of the cart: it speeds up by the force over the mass, and the pole hangs still at first."""
+    pytest.importorskip("numba", reason="numba is not installed")
+    example = load("controller")
+    network = example.Network(np.random.default_rng(0))
+    _, score = example.in_python(network)
+    assert example.simulate(*network.packed(), 50) == pytest.approx(example.simulate_in_python(score, 50), rel=1e-4)
+
+    upright, hanging = (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, np.pi, 0.0)
+    assert example.moved(upright, 0.0) == upright
+    np.testing.assert_allclose(example.moved(hanging, 0.0), hanging, atol=1e-12)
+    x, v, _, w = example.moved(hanging, 1.0)
+    assert x > 0
+    assert v > 0
+    assert w > 0  # the tip, below, stays behind
+
+    def energy(s):
+        v, angle, w = s[1:]
+        swing = v * w * example.LENGTH * np.cos(angle) + w**2 * example.LENGTH**2 * 2 / 3
+        return (example.CART + example.POLE) * v**2 / 2 + example.POLE * (
+            swing + example.GRAVITY * example.LENGTH * np.cos(angle)
+        )
+
+    s = (0.0, 0.5, 2.0, 1.0)
+    before = energy(s)
+    for _ in range(50):
+        s = example.moved(s, 0.0)
+    assert energy(s) == pytest.approx(before, rel=1e-6)

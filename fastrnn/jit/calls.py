@@ -1,205 +1,55 @@
-"""Functions for users' own compiled code: steps, whole sequences, their gradients, and a linear layer."""
+"""Functions for users' own compiled code: steps, whole sequences, their gradients, and a linear layer.
+
+Numba compiles the overloads for the types that it finds: they check these, and the code that they return the sizes.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, NoReturn, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.core.errors import TypingError
 from numba.extending import overload
-from numpy.typing import ArrayLike, NDArray
 
-from .. import validate
-from .._memory import Memory
-from ..backends import Record
-from ..layers.base import Layer
 from . import backward_loop as _backward
-from . import engine, packing
 from . import forward_loop as _forward
-from .cell import Tag, compiled, linear_tag
-from .lanes import BYTES, address, alive, copy_row, indices, reals
+from .cell import compiled
+from .lanes import address, alive, copy_row, indices, reals
 from .options import INNER, entry
+from .packed import Gradients as Gradients
+from .packed import Packed, PackedForTraining, PackedLinear
+from .packed import pack as pack
+from .packed import pack_linear as pack_linear
 from .tile import COLUMNS, product
 
-Array = NDArray[Any]
+_MADE_BY = {
+    Packed: "what fastrnn.jit.pack returns",
+    PackedForTraining: "what fastrnn.jit.pack(layer, gradients=True) returns",
+    PackedLinear: "what fastrnn.jit.pack_linear returns",
+}
 
 
-class _Held:
-    """What arrays of addresses point to, kept alive by them: the base of such an array."""
-
-    def __init__(self, numbers: NDArray[np.intp], *kept: Any) -> None:
-        self.__array_interface__ = numbers.__array_interface__
-        self.kept = numbers, *kept
+def _check_pack(p: Any, *kinds: type) -> None:
+    if getattr(p, "instance_class", None) not in kinds:
+        raise TypingError(f"p should be {_MADE_BY[kinds[0]]}, got: {p}")
 
 
-def _holding(numbers: NDArray[np.intp], *kept: Any) -> NDArray[np.intp]:
-    return np.asarray(_Held(numbers, *kept))
+def _check(p: Any, name: str, array: Any, ndim: int, written: bool = False) -> None:
+    """That an array is contiguous, of the dtype of p, and of that many axes."""
+    wanted = types.Array(p.types[0].dtype, ndim, "C")
+    if not isinstance(array, types.Array) or array.copy(readonly=False) != wanted:
+        raise TypingError(f"{name} should be {wanted}, got: {array}")
+    if written and not array.mutable:
+        raise TypingError(f"{name} should not be read-only, got: {array}")
 
 
-def _refuse() -> NoReturn:
-    raise TypeError("packed weights cannot be copied or pickled; call fastrnn.jit.pack again")
-
-
-class Packed(NamedTuple):
-    """One layer in one direction, packed, and scratch memory; made by `pack`. It belongs to one thread."""
-
-    cell: Tag
-    run: NDArray[np.intp]  # forward_loop.Run
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        _refuse()
-
-
-class Gradients(NamedTuple):
-    """To what `backward` functions add: arrays in torch's layout, None where the layer has no such parameter."""
-
-    weight_ih: Array  # (G*H, I)
-    weight_hh: Array | None  # (G*H, H_out)
-    bias_ih: Array | None  # (G*H,)
-    bias_hh: Array | None  # (G*H,)
-    weight_hr: Array | None  # (P, H)
-    weight_unit: Array | None  # (U, H)
-
-
-class PackedForTraining(NamedTuple):
-    """The same with gradients; made by ``pack(layer, gradients=True)``."""
-
-    cell: Tag
-    run: NDArray[np.intp]
-    back: NDArray[np.intp]  # backward_loop.Back
-    gradients: Gradients
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        _refuse()
-
-
-class PackedLinear(NamedTuple):
-    """A weight and a bias, packed, and scratch memory; made by `pack_linear`. It belongs to one thread."""
-
-    tag: Tag
-    run: NDArray[np.intp]  # I, O, and addresses of w, b, z, a row
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        _refuse()
-
-
-_AT = {name: i for i, name in enumerate(_forward.Run._fields)}
-_X, _Y, _H, _C, _C_ALL, _GATES, _T, _I_SIZE, _H_SIZE, _P_SIZE = (
-    _AT[name] for name in ("x", "y", "h", "c", "c_all", "gates", "T", "I", "H", "P")
-)
-_BACK = {name: i for i, name in enumerate(_backward.Back._fields)}
-_B_X, _B_Y, _B_H, _B_C, _B_C_ALL, _B_GATES, _B_DY, _B_DX, _B_DH, _B_DC, _B_T, _B_STEPS, _B_CHUNK_END = (
-    _BACK[name] for name in ("x", "y", "h", "c", "c_all", "gates", "dy", "dx", "dh", "dc", "T", "steps", "chunk_end")
-)
-
-
-# ---- packing ------------------------------------------------------------------------------------------------------
-
-
-def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> Any:
-    """The weights of a layer for the functions of this module.
-
-    Parameters
-    ----------
-    layer : RNN, LSTM, GRU, Recurrent, RNNCell, LSTMCell or GRUCell
-    index : int, optional
-        Which of its layers and directions, counted as the first axis of ``h_0`` counts them; needed where there are
-        several.
-    gradients : bool
-        Make arrays of zeros too, to which `rnn_backward` and the like add: the result's ``gradients``.
-
-    Returns
-    -------
-    Packed or PackedForTraining
-        A named tuple that compiled functions take as an argument. It is a copy: later changes of the layer do not reach
-        it. It holds scratch memory, so each thread needs its own.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is not as described.
-    """
-    if not isinstance(layer, Layer) or not hasattr(layer, "hidden_size"):
-        raise TypeError(f"layer should be a recurrent layer or cell of fastrnn, got: {type(layer).__name__}")
-    of_all = layer._weights()
-    if index is None and len(of_all) > 1:
-        raise ValueError(f"index should say which of {len(of_all)} layers and directions of {layer!r}, got: None")
-    i = 0 if index is None else validate.integer("index", index)
-    if not 0 <= i < len(of_all):
-        raise ValueError(f"index should be in 0..{len(of_all) - 1}, got: {i}")
-    weights = of_all[i]
-    forward = engine.prepare(layer._spec, weights)
-    run, memory = engine._run(forward, engine.LONG, 1)
-    held = _holding(run, forward, memory)
-    if not validate.flag("gradients", gradients):
-        return Packed(forward.tag, held)
-    backward = engine.prepare_backward(layer._spec, weights)
-    sums = engine.new_sums(backward)
-    any_array = np.empty((engine.LONG, 1, forward.I), layer.dtype)  # addresses are written down with each call
-    record = Record(any_array, any_array, any_array, *(None,) * 5, False)
-    back, scratch = engine._back(backward, record, None, any_array, None, any_array, sums, 1)
-    found = engine.views(sums)
-    apart = found.b_hh.copy() if found.b_hh is not None and backward.c.sums_only else found.b_hh
-    return PackedForTraining(
-        forward.tag,
-        held,
-        _holding(back[0], backward, scratch, sums),
-        Gradients(found.w_ih, found.w_hh, found.b_ih, apart, found.w_hr, found.unit),
-    )
-
-
-def pack_linear(weight: ArrayLike, bias: ArrayLike | None = None) -> PackedLinear:
-    """A weight and a bias, as those of torch.nn.Linear, for `linear`.
-
-    Parameters
-    ----------
-    weight : (O, I)
-        float32 or float64; anything else is taken as float32.
-    bias : (O,), optional
-
-    Returns
-    -------
-    PackedLinear
-        As `pack` returns: a copy, for one thread.
-    """
-    dtype = np.dtype(np.float64 if getattr(weight, "dtype", None) == np.float64 else np.float32)
-    w = validate.real_array("weight", weight, dtype)
-    if w.ndim != 2:
-        raise ValueError(f"weight should have shape (O, I), got: {w.shape}")
-    b = np.zeros(len(w), dtype) if bias is None else validate.real_array("bias", bias, dtype)
-    if b.shape != (len(w),):
-        raise ValueError(f"bias should have shape ({len(w)},), got: {b.shape}")
-    VL = BYTES // dtype.itemsize
-    arrays = packing.gate_weights(w, 1, VL, COLUMNS), packing.gate_bias(b, 1, VL, COLUMNS)
-    (z, row), total = engine._places([arrays[1].nbytes, 8])
-    memory = Memory(total)
-    sizes = *w.shape[::-1], *engine._addresses(arrays), memory.address + z, memory.address + row
-    return PackedLinear(linear_tag(dtype, VL), _holding(np.array(sizes, np.intp), arrays, memory))
-
-
-# ---- what users' compiled functions call --------------------------------------------------------------------------
-# Numba compiles the overloads for the types that it finds: they check these, and the code that they return the sizes.
-
-
-def _check(p: Any, ranks: dict[str, tuple[Any, int]], cell: str | None = None) -> None:
-    """That p is packed, and that arrays are contiguous, of its dtype, and of that many axes."""
-    tag: Any = getattr(p, "types", (None,))[0]
-    if getattr(p, "instance_class", None) not in (Packed, PackedForTraining, PackedLinear):
-        raise TypingError(f"p should be what fastrnn.jit.pack returns, got: {p}")
-    if cell is not None and tag.spec.name.partition("_")[0] != cell:
-        raise TypingError(f"p should be packed from {cell.upper()}, got: {tag.spec.name}")
-    for name, (array, ndim) in ranks.items():
-        wanted = types.Array(tag.dtype, ndim, "C")
-        if not isinstance(array, types.Array) or (array.dtype, array.ndim, array.layout) != (tag.dtype, ndim, "C"):
-            raise TypingError(f"{name} should be {wanted}, got: {array}")
-
-
-def _states(p: Any, states: Any) -> dict[str, tuple[Any, int]]:
-    S = p.types[0].spec.n_states
-    if not isinstance(states, types.BaseTuple) or len(states) != S:
-        raise TypingError(f"states should be a tuple of {S} arrays, got: {states}")
-    return {f"states[{i}]": (state, 1) for i, state in enumerate(states)}
+def _check_states(p: Any, what: str, states: Any, written: bool = True) -> None:
+    names = p.types[0].spec.states
+    if not isinstance(states, types.BaseTuple) or len(states) != len(names):
+        raise TypingError(f"{what} should be a tuple of {len(names)} arrays, got: {states}")
+    for name, state in zip(names, states, strict=True):
+        _check(p, what.removesuffix("states").rstrip("_") + name, state, 1, written)
 
 
 def _step(p, x, states):
@@ -208,8 +58,9 @@ def _step(p, x, states):
 
 @overload(_step, jit_options=INNER)
 def _step_of(p, x, states):
-    _check(p, {"x": (x, 1)})
-    _check(p, _states(p, states))
+    _check_pack(p, Packed, PackedForTraining)
+    _check(p, "x", x, 1)
+    _check_states(p, "states", states)
     more = p.types[0].spec.n_states - 1
 
     def impl(p, x, states):
@@ -244,39 +95,56 @@ def _whole(p, x, states, y):
 
 @overload(_whole, jit_options=INNER)
 def _whole_of(p, x, states, y):
-    _check(p, {"x": (x, 2), "y": (y, 2)})
-    _check(p, _states(p, states))
+    _check_pack(p, Packed, PackedForTraining)
+    _check(p, "x", x, 2)
+    _check_states(p, "states", states)
+    _check(p, "y", y, 2, written=True)
     more = p.types[0].spec.n_states - 1
 
     def impl(p, x, states, y):
-        run, H = p.run.copy(), p.run[_H_SIZE]
-        _check_sizes(p.run, x, states[0], y)
-        others = np.empty(more * H, x.dtype)
-        for j in range(more):
-            if states[j + 1].size != H:
-                raise ValueError("states besides h should have as many elements as the layer has hidden units")
-            others[j * H : (j + 1) * H] = states[j + 1]
-        run[_T] = len(x)
-        run[_X], run[_X + 1] = address(x), x.strides[0]
-        run[_Y], run[_Y + 1] = address(y), y.strides[0]
-        run[_H], run[_C] = address(states[0]), address(others)
-        _forward.forward(p.cell, run)
+        array = p.run.copy()
+        run = _forward.run_at(array)
+        _check_sizes(run, x, states[0], y)
+        others = np.empty(more * run.H, x.dtype)
+        _side_by_side(run.H, states, others)
+        run.T = len(x)
+        run.x, run.x_t = address(x), x.strides[0]
+        run.y, run.y_t = address(y), y.strides[0]
+        run.h, run.c = address(states[0]), address(others)
+        _forward.forward(p.cell, array)
         alive(others)
-        for j in range(more):
-            states[j + 1][:] = others[j * H : (j + 1) * H]
+        _apart(run.H, others, states)
 
     return impl
 
 
 @njit(**INNER)
+def _side_by_side(H, states, others):
+    """The states besides h, copied into one array."""
+    for j in range(1, len(states)):
+        if states[j].size != H:
+            raise ValueError("states besides h should have as many elements as the layer has hidden units")
+        others[(j - 1) * H : j * H] = states[j]
+
+
+@njit(**INNER)
+def _apart(H, others, states):
+    """And back."""
+    for j in range(1, len(states)):
+        states[j][:] = others[(j - 1) * H : j * H]
+
+
+@njit(**INNER)
 def _check_sizes(run, x, h, y):
-    H_out = run[_P_SIZE] if run[_P_SIZE] else run[_H_SIZE]
-    if x.shape[1] != run[_I_SIZE]:
+    H_out = run.P if run.P else run.H
+    if x.shape[1] != run.I:
         raise ValueError("x should have as many columns as the layer has input features")
     if h.size != H_out:
         raise ValueError("h should have as many elements as the layer's output has features")
     if y.shape[0] != x.shape[0] or y.shape[1] != H_out:
-        raise ValueError("y should have a row for each step, and as many columns as the layer's output has features")
+        raise ValueError(
+            "y (or dy) should have a row for each step, as many columns as the layer's output has features"
+        )
 
 
 def _whole_back(p, x, states, dy, d_states, dx):
@@ -285,50 +153,48 @@ def _whole_back(p, x, states, dy, d_states, dx):
 
 @overload(_whole_back, jit_options=INNER)
 def _whole_back_of(p, x, states, dy, d_states, dx):
-    _check(p, {"x": (x, 2), "dy": (dy, 2), "dx": (dx, 2)})
-    _check(p, {**_states(p, states), **{f"d_{name}": a for name, a in _states(p, d_states).items()}})
-    if p.instance_class is not PackedForTraining:
-        raise TypingError("p should be what fastrnn.jit.pack(layer, gradients=True) returns, got one without gradients")
+    _check_pack(p, PackedForTraining)
+    _check(p, "x", x, 2)
+    _check_states(p, "states", states, written=False)
+    _check(p, "dy", dy, 2)
+    _check_states(p, "d_states", d_states)
+    _check(p, "dx", dx, 2, written=True)
     spec = p.types[0].spec
     more, same = spec.n_states - 1, bool(compiled(p.types[0]).sums_only) and p.types[3].types[3] != types.none
 
     def impl(p, x, states, dy, d_states, dx):
-        run, back, T, H = p.run.copy(), p.back.copy(), len(x), p.run[_H_SIZE]
-        y = np.empty(dy.shape, x.dtype)
-        _check_sizes(p.run, x, states[0], y)
-        _check_sizes(p.run, dx, d_states[0], dy)
-        if len(dx) != T:
+        array, back_array, T, y = p.run.copy(), p.back.copy(), len(x), np.empty(dy.shape, x.dtype)
+        run, back = _forward.run_at(array), _backward.back_at(back_array)
+        _check_sizes(run, x, states[0], y)
+        if dx.shape != x.shape:
             raise ValueError("dx should have the shape of x")
-        h, others = states[0].copy(), np.empty(2 * more * H, x.dtype)
-        d_others, c_all = np.empty(more * H, x.dtype), np.empty((T, more * H), x.dtype)
-        gates = np.empty((T, gates_width(p.cell, H)), x.dtype)
-        for j in range(more):
-            if states[j + 1].size != H or d_states[j + 1].size != H:
-                raise ValueError("states besides h should have as many elements as the layer has hidden units")
-            for i in range(H):
-                others[j * H + i] = others[(more + j) * H + i] = states[j + 1][i]
-                d_others[j * H + i] = d_states[j + 1][i]
+        if d_states[0].size != states[0].size:
+            raise ValueError("dh should have as many elements as h")
+        h, others, d_others = states[0].copy(), np.empty(more * run.H, x.dtype), np.empty(more * run.H, x.dtype)
+        _side_by_side(run.H, states, others)
+        _side_by_side(run.H, d_states, d_others)
+        others_0, c_all = others.copy(), np.empty((T, more * run.H), x.dtype)
+        gates = np.empty((T, gates_width(p.cell, run.H)), x.dtype)
         # The sequence once more, since nothing was kept of it.
-        run[_T] = back[_B_T] = T
-        run[_X] = back[_B_X] = address(x)
-        run[_X + 1] = back[_B_X + 1] = x.strides[0]
-        run[_Y] = back[_B_Y] = address(y)
-        run[_Y + 1] = back[_B_Y + 1] = y.strides[0]
-        run[_H], run[_C] = address(h), address(others)
-        run[_C_ALL] = back[_B_C_ALL] = address(c_all)
-        run[_C_ALL + 1] = back[_B_C_ALL + 1] = c_all.strides[0]
-        run[_GATES] = back[_B_GATES] = address(gates)
-        run[_GATES + 1] = back[_B_GATES + 1] = gates.strides[0]
-        _forward.forward(p.cell, run)
-        back[_B_H], back[_B_C] = address(states[0]), address(others) + more * H * x.itemsize
-        back[_B_DY], back[_B_DY + 1] = address(dy), dy.strides[0]
-        back[_B_DX], back[_B_DX + 1] = address(dx), dx.strides[0]
-        back[_B_DH], back[_B_DC] = address(d_states[0]), address(d_others)
-        back[_B_CHUNK_END] = (T + back[_B_STEPS] - 1) // back[_B_STEPS]
-        _backward.backward(p.cell, back)
-        alive(y), alive(h), alive(c_all), alive(gates)
-        for j in range(more):
-            d_states[j + 1][:] = d_others[j * H : (j + 1) * H]
+        run.T = back.T = T
+        run.x = back.x = address(x)
+        run.x_t = back.x_t = x.strides[0]
+        run.y = back.y = address(y)
+        run.y_t = back.y_t = y.strides[0]
+        run.c_all = back.c_all = address(c_all)
+        run.c_all_t = back.c_all_t = c_all.strides[0]
+        run.gates = back.gates = address(gates)
+        run.gates_t = back.gates_t = gates.strides[0]
+        run.h, run.c = address(h), address(others)
+        _forward.forward(p.cell, array)
+        back.h, back.c = address(states[0]), address(others_0)
+        back.dy, back.dy_t = address(dy), dy.strides[0]
+        back.dx, back.dx_t = address(dx), dx.strides[0]
+        back.dh, back.dc = address(d_states[0]), address(d_others)
+        back.chunk_end = (T + back.steps - 1) // back.steps
+        _backward.backward(p.cell, back_array)
+        alive((y, h, others, others_0, c_all, gates))
+        _apart(run.H, d_others, d_states)
         if same:
             p.gradients.bias_hh[:] = p.gradients.bias_ih
 
@@ -346,9 +212,9 @@ def _linear(p, x, y):
 
 @overload(_linear, jit_options=INNER)
 def _linear_of(p, x, y):
-    _check(p, {"x": (x, 1), "y": (y, 1)})
-    if p.instance_class is not PackedLinear:
-        raise TypingError(f"p should be what fastrnn.jit.pack_linear returns, got: {p}")
+    _check_pack(p, PackedLinear)
+    _check(p, "x", x, 1)
+    _check(p, "y", y, 1, written=True)
 
     def impl(p, x, y):
         I, O, w, b, z, row = p.run[0], p.run[1], p.run[2], p.run[3], p.run[4], p.run[5]
@@ -371,13 +237,16 @@ def _only(kind: str) -> Any:
 
     @overload(check, jit_options=INNER)
     def of(p):
-        _check(p, {}, kind)
+        _check_pack(p, Packed, PackedForTraining)
+        spec = p.types[0].spec
+        if spec.custom or spec.kind != kind:
+            raise TypingError(f"p should be packed from {kind}, got: {spec.name}{' of a user' * spec.custom}")
         return lambda p: None
 
     return check
 
 
-_rnn, _lstm, _gru = _only("rnn"), _only("lstm"), _only("gru")
+_rnn, _lstm, _gru = _only("RNN"), _only("LSTM"), _only("GRU")
 
 
 @entry

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import njit, types
-from numba.core.imputils import lower_getattr_generic
+from numba.core.errors import NumbaTypeError, NumbaValueError
+from numba.core.imputils import lower_constant, lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import NativeValue, models, register_model, unbox
+from numba.extending import NativeValue, box, models, register_model, unbox
 
 from .. import bodies, cells, derive, elementary
 from ..symbols import global_names
@@ -92,6 +93,17 @@ class Tag:
 @unbox(CellType)
 def _unbox(typ: Any, obj: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
+
+
+@lower_constant(CellType)
+def _no_constant(context: Any, builder: Any, typ: Any, value: Any) -> Any:
+    # Addresses in memory would be compiled in, and written into Numba's cache.
+    raise NumbaValueError("what fastrnn.jit.pack returns should be an argument of compiled functions, got: a global")
+
+
+@box(CellType)
+def _no_box(typ: Any, value: Any, c: Any) -> Any:
+    raise NumbaTypeError("what fastrnn.jit.pack returns cannot be returned from compiled functions")
 
 
 _SPECS: dict[str, cells.CellSpec] = {}  # not attributes of the type, which is pickled into Numba's cache
@@ -166,26 +178,34 @@ def _own_sources() -> bytes:
 
 def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
     """Everything that compiled code of a function depends on: its bytecode, and the globals that it names."""
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _pieces(each, seen)
     function = getattr(value, "py_func", value)  # of a Numba dispatcher
     if not isinstance(function, python_types.FunctionType):
-        yield repr(value.tobytes() if isinstance(value, np.ndarray) else value).encode()
+        yield repr((value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value).encode()
         return
     if id(function) in seen or function.__module__ == elementary.__name__:
         yield function.__qualname__.encode()
         return
     seen.add(id(function))
+    yield repr(getattr(value, "targetoptions", None)).encode()
     yield from _code_pieces(function.__code__)
-    names = global_names(function.__code__)
     for cell in function.__closure__ or ():
         yield from _pieces(cell.cell_contents, seen)
-    for name in sorted(names & function.__globals__.keys()):
-        found = function.__globals__[name]
-        if isinstance(found, python_types.ModuleType):
-            for attribute in sorted(names & vars(found).keys()):
-                yield from _pieces(vars(found)[attribute], seen)
-        else:
-            yield from _pieces(found, seen)
+    for found in _named(global_names(function.__code__), function.__globals__, set()):
+        yield from _pieces(found, seen)
     yield from _pieces(function.__defaults__, seen)
+
+
+def _named(names: set[str], there: dict[str, Any], modules: set[int]) -> Iterator[Any]:
+    """All globals of these names, and those in modules among them: ``constants.K``."""
+    for name in sorted(names & there.keys()):
+        if not isinstance(there[name], python_types.ModuleType):
+            yield there[name]
+        elif id(there[name]) not in modules:
+            modules.add(id(there[name]))
+            yield from _named(names, vars(there[name]), modules)
 
 
 def _code_pieces(code: python_types.CodeType) -> Iterator[bytes]:
