@@ -1,4 +1,4 @@
-"""The plain loops that stand in for SIMD lanes, and who chooses them: in processes of their own, where they are chosen."""
+"""The plain loops that stand in for SIMD lanes, and who chooses them: in processes of their own."""
 
 from __future__ import annotations
 
