@@ -15,20 +15,20 @@ import numba
 from . import options as _options  # noqa: F401  no loops fit a Numba that is too old
 
 
-def _lanes() -> bool:
-    if os.environ.get("FASTRNN_LANES") == "0" or numba.config.DISABLE_JIT:
-        return False
+def _why_no_lanes() -> str:
+    if os.environ.get("FASTRNN_LANES") == "0":
+        return "FASTRNN_LANES is 0"
+    if numba.config.DISABLE_JIT:
+        return "NUMBA_DISABLE_JIT is set"
     try:
         import_module("fastrnn.jit.engine")
     except (ImportError, AttributeError) as error:
-        warnings.warn(
-            f"fastrnn is slower here, as parts of Numba {numba.__version__} are not as expected: {error}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
+        why = f"parts of Numba {numba.__version__} are not as expected: {error}"
+        warnings.warn(f"fastrnn is slower here, as {why}", RuntimeWarning, stacklevel=2)
+        return why
+    return ""
 
 
-LANES = _lanes()
+WHY_NO_LANES = _why_no_lanes()
+LANES = not WHY_NO_LANES
 engine = import_module("fastrnn.jit.engine" if LANES else "fastrnn.jit.plain")
