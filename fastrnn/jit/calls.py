@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import validate
 from .._memory import Memory
-from ..backends import Record
+from ..backends import Record, flush_denormals
 from ..layers.base import Layer
 from . import backward_loop as _backward
 from . import engine, packing
@@ -85,8 +85,8 @@ class PackedLinear(NamedTuple):
 
 
 _AT = {name: i for i, name in enumerate(_forward.Run._fields)}
-_X, _Y, _H, _C, _C_ALL, _GATES, _T, _I_SIZE, _H_SIZE, _P_SIZE = (
-    _AT[name] for name in ("x", "y", "h", "c", "c_all", "gates", "T", "I", "H", "P")
+_X, _Y, _H, _C, _C_ALL, _GATES, _T, _I_SIZE, _H_SIZE, _P_SIZE, _FLUSH = (
+    _AT[name] for name in ("x", "y", "h", "c", "c_all", "gates", "T", "I", "H", "P", "flush")
 )
 _BACK = {name: i for i, name in enumerate(_backward.Back._fields)}
 _B_X, _B_Y, _B_H, _B_C, _B_C_ALL, _B_GATES, _B_DY, _B_DX, _B_DH, _B_DC, _B_T, _B_STEPS, _B_CHUNK_END = (
@@ -131,6 +131,7 @@ def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> 
     weights = of_all[i]
     forward = engine.prepare(layer._spec, weights)
     run, memory = engine._run(forward, engine.LONG, 1)
+    run[_FLUSH] = flush_denormals()  # of sequences; steps do not look at it
     held = _holding(run, forward, memory)
     if not validate.flag("gradients", gradients):
         return Packed(forward.tag, held)
