@@ -50,7 +50,7 @@ class Cell:
     Examples
     --------
     >>> import fastrnn
-    >>> from fastrnn.elementary import sigmoid, tanh
+    >>> from fastrnn.jit import sigmoid, tanh
     >>> def mgu(gx, gh, s):
     ...     f = sigmoid(gx[0] + gh[0])
     ...     return (s[0] + f * (tanh(gx[1] + f * gh[1]) - s[0]),)

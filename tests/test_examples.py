@@ -21,6 +21,7 @@ SAYS = {
     "workers": r"threads agree: True, processes \(\w+\) agree: True",
     "transformer": r"(9\d|100)% of new sequences told apart",
     "controller": r"the same height: True\nthat is \d+ times as fast\n.* went from -0\.\d\d up to 0\.\d\d",
+    "custom_cells": r"coupled LSTM +\d\.\d+ -> 0\.0\d+(.|\n)*sLSTM +\d\.\d+ -> 0\.0\d+",
     "truncated_bptt": r"26[0-5] of 265 characters are the poem's",
 }
 NEEDS_TORCH = {"train_demo"}

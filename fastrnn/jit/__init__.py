@@ -14,14 +14,14 @@ from ..elementary import exp, select, sigmoid, tanh
 from ..errors import BackendError
 
 if TYPE_CHECKING:
-    from .calls import Gradients as Gradients
-    from .calls import Packed as Packed
-    from .calls import PackedForTraining as PackedForTraining
-    from .calls import PackedLinear as PackedLinear
     from .calls import backward as backward
     from .calls import forward as forward
-    from .calls import pack as pack
-    from .calls import pack_linear as pack_linear
+    from .packed import Gradients as Gradients
+    from .packed import Packed as Packed
+    from .packed import PackedForTraining as PackedForTraining
+    from .packed import PackedLinear as PackedLinear
+    from .packed import pack as pack
+    from .packed import pack_linear as pack_linear
 
 _CALLS = (
     *("Gradients", "Packed", "PackedForTraining", "PackedLinear", "pack", "pack_linear", "linear"),
@@ -31,13 +31,15 @@ _CALLS = (
 __all__ = ["exp", "select", "sigmoid", "tanh", *_CALLS]
 
 with suppress(ImportError):
-    import_module(f"{__name__}.gates")  # so that Numba knows exp, select, sigmoid and tanh
+    import_module(f"{__name__}.choice")  # so that Numba knows exp, select, sigmoid and tanh
 
 
 def __getattr__(name: str) -> Any:
     if name not in _CALLS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
+        if why := import_module(f"{__name__}.choice").WHY_NO_LANES:
+            raise BackendError(f"fastrnn.jit.{name} cannot run here: {why}")
         calls = import_module(f"{__name__}.calls")
     except ImportError as error:
         raise BackendError(

@@ -1,187 +1,27 @@
-"""Functions for users' own compiled code: steps, whole sequences, their gradients, and a linear layer."""
+"""Functions for users' own compiled code: steps, whole sequences, their gradients, and a linear layer.
+
+Numba compiles the overloads for the types that it finds: they check these, and the code that they return the sizes.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, NoReturn, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.core.errors import TypingError
 from numba.extending import overload
-from numpy.typing import ArrayLike, NDArray
 
-from .. import validate
-from .._memory import Memory
-from ..backends import Record, flush_denormals
-from ..layers.base import Layer
 from . import backward_loop as _backward
-from . import engine, packing
 from . import forward_loop as _forward
-from .cell import Tag, compiled, linear_tag
-from .lanes import BYTES, address, alive, copy_row, indices, reals
+from .cell import compiled
+from .lanes import address, alive, copy_row, indices, reals
 from .options import INNER, entry
+from .packed import Gradients as Gradients
+from .packed import Packed, PackedForTraining, PackedLinear
+from .packed import pack as pack
+from .packed import pack_linear as pack_linear
 from .tile import COLUMNS, product
-
-Array = NDArray[Any]
-
-
-class _Held:
-    """What arrays of addresses point to, kept alive by them: the base of such an array."""
-
-    def __init__(self, numbers: NDArray[np.intp], *kept: Any) -> None:
-        self.__array_interface__ = numbers.__array_interface__
-        self.kept = numbers, *kept
-
-
-def _holding(numbers: NDArray[np.intp], *kept: Any) -> NDArray[np.intp]:
-    return np.asarray(_Held(numbers, *kept))
-
-
-def _refuse() -> NoReturn:
-    raise TypeError("packed weights cannot be copied or pickled; call fastrnn.jit.pack again")
-
-
-class Packed(NamedTuple):
-    """One layer in one direction, packed, and scratch memory; made by `pack`. It belongs to one thread."""
-
-    cell: Tag
-    run: NDArray[np.intp]  # forward_loop.Run
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        _refuse()
-
-
-class Gradients(NamedTuple):
-    """To what `backward` functions add: arrays in torch's layout, None where the layer has no such parameter."""
-
-    weight_ih: Array  # (G*H, I)
-    weight_hh: Array | None  # (G*H, H_out)
-    bias_ih: Array | None  # (G*H,)
-    bias_hh: Array | None  # (G*H,)
-    weight_hr: Array | None  # (P, H)
-    weight_unit: Array | None  # (U, H)
-
-
-class PackedForTraining(NamedTuple):
-    """The same with gradients; made by ``pack(layer, gradients=True)``."""
-
-    cell: Tag
-    run: NDArray[np.intp]
-    back: NDArray[np.intp]  # backward_loop.Back
-    gradients: Gradients
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        _refuse()
-
-
-class PackedLinear(NamedTuple):
-    """A weight and a bias, packed, and scratch memory; made by `pack_linear`. It belongs to one thread."""
-
-    tag: Tag
-    run: NDArray[np.intp]  # I, O, and addresses of w, b, z, a row
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        _refuse()
-
-
-_AT = {name: i for i, name in enumerate(_forward.Run._fields)}
-_X, _Y, _H, _C, _C_ALL, _GATES, _T, _I_SIZE, _H_SIZE, _P_SIZE, _FLUSH = (
-    _AT[name] for name in ("x", "y", "h", "c", "c_all", "gates", "T", "I", "H", "P", "flush")
-)
-_BACK = {name: i for i, name in enumerate(_backward.Back._fields)}
-_B_X, _B_Y, _B_H, _B_C, _B_C_ALL, _B_GATES, _B_DY, _B_DX, _B_DH, _B_DC, _B_T, _B_STEPS, _B_CHUNK_END = (
-    _BACK[name] for name in ("x", "y", "h", "c", "c_all", "gates", "dy", "dx", "dh", "dc", "T", "steps", "chunk_end")
-)
-
-
-# ---- packing ------------------------------------------------------------------------------------------------------
-
-
-def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> Any:
-    """The weights of a layer for the functions of this module.
-
-    Parameters
-    ----------
-    layer : RNN, LSTM, GRU, Recurrent, RNNCell, LSTMCell or GRUCell
-    index : int, optional
-        Which of its layers and directions, counted as the first axis of ``h_0`` counts them; needed where there are
-        several.
-    gradients : bool
-        Make arrays of zeros too, to which `rnn_backward` and the like add: the result's ``gradients``.
-
-    Returns
-    -------
-    Packed or PackedForTraining
-        A named tuple that compiled functions take as an argument. It is a copy: later changes of the layer do not reach
-        it. It holds scratch memory, so each thread needs its own.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is not as described.
-    """
-    if not isinstance(layer, Layer) or not hasattr(layer, "hidden_size"):
-        raise TypeError(f"layer should be a recurrent layer or cell of fastrnn, got: {type(layer).__name__}")
-    of_all = layer._weights()
-    if index is None and len(of_all) > 1:
-        raise ValueError(f"index should say which of {len(of_all)} layers and directions of {layer!r}, got: None")
-    i = 0 if index is None else validate.integer("index", index)
-    if not 0 <= i < len(of_all):
-        raise ValueError(f"index should be in 0..{len(of_all) - 1}, got: {i}")
-    weights = of_all[i]
-    forward = engine.prepare(layer._spec, weights)
-    run, memory = engine._run(forward, engine.LONG, 1)
-    run[_FLUSH] = flush_denormals()  # of sequences; steps do not look at it
-    held = _holding(run, forward, memory)
-    if not validate.flag("gradients", gradients):
-        return Packed(forward.tag, held)
-    backward = engine.prepare_backward(layer._spec, weights)
-    sums = engine.new_sums(backward)
-    any_array = np.empty((engine.LONG, 1, forward.I), layer.dtype)  # addresses are written down with each call
-    record = Record(any_array, any_array, any_array, *(None,) * 5, False)
-    back, scratch = engine._back(backward, record, None, any_array, None, any_array, sums, 1)
-    found = engine.views(sums)
-    apart = found.b_hh.copy() if found.b_hh is not None and backward.c.sums_only else found.b_hh
-    return PackedForTraining(
-        forward.tag,
-        held,
-        _holding(back[0], backward, scratch, sums),
-        Gradients(found.w_ih, found.w_hh, found.b_ih, apart, found.w_hr, found.unit),
-    )
-
-
-def pack_linear(weight: ArrayLike, bias: ArrayLike | None = None) -> PackedLinear:
-    """A weight and a bias, as those of torch.nn.Linear, for `linear`.
-
-    Parameters
-    ----------
-    weight : (O, I)
-        float32 or float64; anything else is taken as float32.
-    bias : (O,), optional
-
-    Returns
-    -------
-    PackedLinear
-        As `pack` returns: a copy, for one thread.
-    """
-    dtype = np.dtype(np.float64 if getattr(weight, "dtype", None) == np.float64 else np.float32)
-    w = validate.real_array("weight", weight, dtype)
-    if w.ndim != 2:
-        raise ValueError(f"weight should have shape (O, I), got: {w.shape}")
-    b = np.zeros(len(w), dtype) if bias is None else validate.real_array("bias", bias, dtype)
-    if b.shape != (len(w),):
-        raise ValueError(f"bias should have shape ({len(w)},), got: {b.shape}")
-    VL = BYTES // dtype.itemsize
-    arrays = packing.gate_weights(w, 1, VL, COLUMNS), packing.gate_bias(b, 1, VL, COLUMNS)
-    (z, row), total = engine._places([arrays[1].nbytes, 8])
-    memory = Memory(total)
-    sizes = *w.shape[::-1], *engine._addresses(arrays), memory.address + z, memory.address + row
-    return PackedLinear(linear_tag(dtype, VL), _holding(np.array(sizes, np.intp), arrays, memory))
-
-
-# ---- what users' compiled functions call --------------------------------------------------------------------------
-# Numba compiles the overloads for the types that it finds: they check these, and the code that they return the sizes.
-
 
 _MADE_BY = {
     Packed: "what fastrnn.jit.pack returns",
@@ -262,29 +102,42 @@ def _whole_of(p, x, states, y):
     more = p.types[0].spec.n_states - 1
 
     def impl(p, x, states, y):
-        run, H = p.run.copy(), p.run[_H_SIZE]
-        _check_sizes(p.run, x, states[0], y)
-        others = np.empty(more * H, x.dtype)
-        for j in range(more):
-            if states[j + 1].size != H:
-                raise ValueError("states besides h should have as many elements as the layer has hidden units")
-            others[j * H : (j + 1) * H] = states[j + 1]
-        run[_T] = len(x)
-        run[_X], run[_X + 1] = address(x), x.strides[0]
-        run[_Y], run[_Y + 1] = address(y), y.strides[0]
-        run[_H], run[_C] = address(states[0]), address(others)
-        _forward.forward(p.cell, run)
+        array = p.run.copy()
+        run = _forward.run_at(array)
+        _check_sizes(run, x, states[0], y)
+        others = np.empty(more * run.H, x.dtype)
+        _side_by_side(run.H, states, others)
+        run.T = len(x)
+        run.x, run.x_t = address(x), x.strides[0]
+        run.y, run.y_t = address(y), y.strides[0]
+        run.h, run.c = address(states[0]), address(others)
+        _forward.forward(p.cell, array)
         alive(others)
-        for j in range(more):
-            states[j + 1][:] = others[j * H : (j + 1) * H]
+        _apart(run.H, others, states)
 
     return impl
 
 
 @njit(**INNER)
+def _side_by_side(H, states, others):
+    """The states besides h, copied into one array."""
+    for j in range(1, len(states)):
+        if states[j].size != H:
+            raise ValueError("states besides h should have as many elements as the layer has hidden units")
+        others[(j - 1) * H : j * H] = states[j]
+
+
+@njit(**INNER)
+def _apart(H, others, states):
+    """And back."""
+    for j in range(1, len(states)):
+        states[j][:] = others[(j - 1) * H : j * H]
+
+
+@njit(**INNER)
 def _check_sizes(run, x, h, y):
-    H_out = run[_P_SIZE] if run[_P_SIZE] else run[_H_SIZE]
-    if x.shape[1] != run[_I_SIZE]:
+    H_out = run.P if run.P else run.H
+    if x.shape[1] != run.I:
         raise ValueError("x should have as many columns as the layer has input features")
     if h.size != H_out:
         raise ValueError("h should have as many elements as the layer's output has features")
@@ -310,43 +163,38 @@ def _whole_back_of(p, x, states, dy, d_states, dx):
     more, same = spec.n_states - 1, bool(compiled(p.types[0]).sums_only) and p.types[3].types[3] != types.none
 
     def impl(p, x, states, dy, d_states, dx):
-        run, back, T, H = p.run.copy(), p.back.copy(), len(x), p.run[_H_SIZE]
-        y = np.empty(dy.shape, x.dtype)
-        _check_sizes(p.run, x, states[0], y)
+        array, back_array, T, y = p.run.copy(), p.back.copy(), len(x), np.empty(dy.shape, x.dtype)
+        run, back = _forward.run_at(array), _backward.back_at(back_array)
+        _check_sizes(run, x, states[0], y)
         if dx.shape != x.shape:
             raise ValueError("dx should have the shape of x")
         if d_states[0].size != states[0].size:
             raise ValueError("dh should have as many elements as h")
-        h, others = states[0].copy(), np.empty(2 * more * H, x.dtype)
-        d_others, c_all = np.empty(more * H, x.dtype), np.empty((T, more * H), x.dtype)
-        gates = np.empty((T, gates_width(p.cell, H)), x.dtype)
-        for j in range(more):
-            if states[j + 1].size != H or d_states[j + 1].size != H:
-                raise ValueError("states besides h should have as many elements as the layer has hidden units")
-            for i in range(H):
-                others[j * H + i] = others[(more + j) * H + i] = states[j + 1][i]
-                d_others[j * H + i] = d_states[j + 1][i]
+        h, others, d_others = states[0].copy(), np.empty(more * run.H, x.dtype), np.empty(more * run.H, x.dtype)
+        _side_by_side(run.H, states, others)
+        _side_by_side(run.H, d_states, d_others)
+        others_0, c_all = others.copy(), np.empty((T, more * run.H), x.dtype)
+        gates = np.empty((T, gates_width(p.cell, run.H)), x.dtype)
         # The sequence once more, since nothing was kept of it.
-        run[_T] = back[_B_T] = T
-        run[_X] = back[_B_X] = address(x)
-        run[_X + 1] = back[_B_X + 1] = x.strides[0]
-        run[_Y] = back[_B_Y] = address(y)
-        run[_Y + 1] = back[_B_Y + 1] = y.strides[0]
-        run[_H], run[_C] = address(h), address(others)
-        run[_C_ALL] = back[_B_C_ALL] = address(c_all)
-        run[_C_ALL + 1] = back[_B_C_ALL + 1] = c_all.strides[0]
-        run[_GATES] = back[_B_GATES] = address(gates)
-        run[_GATES + 1] = back[_B_GATES + 1] = gates.strides[0]
-        _forward.forward(p.cell, run)
-        back[_B_H], back[_B_C] = address(states[0]), address(others) + more * H * x.itemsize
-        back[_B_DY], back[_B_DY + 1] = address(dy), dy.strides[0]
-        back[_B_DX], back[_B_DX + 1] = address(dx), dx.strides[0]
-        back[_B_DH], back[_B_DC] = address(d_states[0]), address(d_others)
-        back[_B_CHUNK_END] = (T + back[_B_STEPS] - 1) // back[_B_STEPS]
-        _backward.backward(p.cell, back)
-        alive(y), alive(h), alive(c_all), alive(gates)
-        for j in range(more):
-            d_states[j + 1][:] = d_others[j * H : (j + 1) * H]
+        run.T = back.T = T
+        run.x = back.x = address(x)
+        run.x_t = back.x_t = x.strides[0]
+        run.y = back.y = address(y)
+        run.y_t = back.y_t = y.strides[0]
+        run.c_all = back.c_all = address(c_all)
+        run.c_all_t = back.c_all_t = c_all.strides[0]
+        run.gates = back.gates = address(gates)
+        run.gates_t = back.gates_t = gates.strides[0]
+        run.h, run.c = address(h), address(others)
+        _forward.forward(p.cell, array)
+        back.h, back.c = address(states[0]), address(others_0)
+        back.dy, back.dy_t = address(dy), dy.strides[0]
+        back.dx, back.dx_t = address(dx), dx.strides[0]
+        back.dh, back.dc = address(d_states[0]), address(d_others)
+        back.chunk_end = (T + back.steps - 1) // back.steps
+        _backward.backward(p.cell, back_array)
+        alive((y, h, others, others_0, c_all, gates))
+        _apart(run.H, d_others, d_states)
         if same:
             p.gradients.bias_hh[:] = p.gradients.bias_ih
 

@@ -19,7 +19,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.imputils import lower_getattr_generic
+from numba.core.imputils import lower_getattr_generic, lower_setattr_generic
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import (
@@ -208,6 +208,12 @@ def _field(context: Any, builder: Any, struct: Struct, value: Any, name: str) ->
     return builder.load(builder.gep(value, [ir.Constant(I64, struct.fields.index(name))]))
 
 
+@lower_setattr_generic(Struct)
+def _set_field(context: Any, builder: Any, sig: Any, args: Any, name: str) -> None:
+    struct, value = args
+    builder.store(value, builder.gep(struct, [ir.Constant(I64, sig.args[0].fields.index(name))]))
+
+
 def struct(of: Any) -> Any:
     """A function for compiled code: an array of integers -> the NamedTuple `of` that lies there."""
     found = Struct(of)
@@ -223,9 +229,9 @@ def struct(of: Any) -> Any:
 
 
 @intrinsic
-def alive(tyctx: Any, array: Any) -> Any:
-    """Nothing; but the array is kept until here. Numba sees no use of it in that of its address."""
-    return types.void(array), lambda context, builder, sig, args: context.get_dummy_value()
+def alive(tyctx: Any, arrays: Any) -> Any:
+    """Nothing; but arrays are kept until here. Numba sees no use of them in that of their addresses."""
+    return types.void(arrays), lambda context, builder, sig, args: context.get_dummy_value()
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------

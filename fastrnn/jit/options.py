@@ -11,8 +11,6 @@ from numba import njit
 OLDEST = (0, 62)
 if tuple(int(part) for part in numba.__version__.split(".")[:2]) < OLDEST:
     raise ImportError(f"Numba {numba.__version__} is too old, {'.'.join(map(str, OLDEST))} is the oldest that fits")
-if numba.config.DISABLE_JIT:
-    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 #: Of all compiled functions. They are said, since a callee takes what it does not say from its caller, and a user's
 #: caller may have fastmath=True.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from llvmlite import ir
@@ -75,8 +75,13 @@ class _Emitter:
             self.builder.store(ir.Constant(self.vector, None), slot)
         return slots
 
-    def multiply(self, slot: Any, x: Any, w: Any) -> None:
-        self.builder.store(self.builder.call(self.multiply_add, [x, w, self.builder.load(slot)]), slot)
+    def multiply(self, sums: Sequence[Any], R: int, x: Callable[[int], Any], V: int, w: Callable[[int], Any]) -> None:
+        """sums[m][v] += x(m) * w(v). The fewer are kept in registers, and the others are read one by one."""
+        x, w = cache(x), cache(w)
+        pairs = [(m, v) for m in range(R) for v in range(V)]
+        for m, v in pairs if R > V else sorted(pairs, key=lambda pair: pair[1]):
+            slot = sums[m * V + v]
+            self.builder.store(self.builder.call(self.multiply_add, [x(m), w(v), self.builder.load(slot)]), slot)
 
     def add_to(self, sums: Sequence[Any], old: Any, to: Any) -> None:
         for v, total in enumerate(sums):
@@ -135,11 +140,7 @@ def _tile(e: _Emitter, R: int, W: int, P: int, K: Any, w: Any, w_next: Any, a: A
     sums = e.sums(R * P * W)
     with e.loop(K) as i:
         rows = [e.step(e.step(w, w_next, _int(p)), i, _int(W * e.count)) for p in range(P)]
-        weights = [e.load(row, v) for row in rows for v in range(W)]
-        for m in range(R):
-            x = e.splat(e.step(at[m], i))
-            for v in range(P * W):
-                e.multiply(sums[m * P * W + v], x, weights[v])
+        e.multiply(sums, R, lambda m: e.splat(e.step(at[m], i)), P * W, lambda v: e.load(rows[v // W], v % W))
     for m in range(R):
         e.add_to(sums[m * P * W : (m + 1) * P * W], e.step(old, ld_old, _int(m)), e.step(z, ldz, _int(m)))
 
@@ -208,11 +209,7 @@ def _outer(e: _Emitter, J: int, V: int, rows: Any, g: Any, ldg: Any, a: Any, lda
     sums = e.sums(J * V)
     with e.loop(rows) as r:
         left, right = e.step(g, r, ldg), e.step(a, r, lda)
-        values = [e.load(right, v) for v in range(V)]
-        for j in range(J):
-            x = e.splat(e.step(left, _int(j)))
-            for v in range(V):
-                e.multiply(sums[j * V + v], x, values[v])
+        e.multiply(sums, J, lambda j: e.splat(e.step(left, _int(j))), V, lambda v: e.load(right, v))
     for j in range(J):
         at = e.step(to, ldto, _int(j))
         e.add_to(sums[j * V : (j + 1) * V], at, at)
