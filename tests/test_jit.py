@@ -91,15 +91,13 @@ COMPARED = [
     ("lstm_proj", "float32"),
     ("gru", "float32"),
     ("peephole_lstm", "float32"),
-    ("exponential_lstm", "float64"),
 ]
 OTHERS = [
     ("rnn_tanh", "float32"),
-    ("lstm", "float64"),
     ("gru", "float64"),
-    ("minimal_gated_unit", "float32"),
     ("independent_rnn", "float32"),
     ("integrator", "float32"),
+    ("exponential_lstm", "float64"),
 ]
 #: I, H: less than a register, whole ones, tails.
 SIZES = [(1, 2), (3, 5), (16, 32), (7, 33)]
@@ -108,7 +106,8 @@ SIZES = [(1, 2), (3, 5), (16, 32), (7, 33)]
 @pytest.mark.parametrize(("cell", "dtype"), COMPARED + OTHERS)
 def test_steps(cell, dtype, assert_close):
     for i, (I, H) in enumerate(SIZES):
-        case = Case(cell, 20, 1, I, H, dtype, seed=i, bias=i != 1)
+        with fastrnn.use_backend("reference"):  # compiles nothing
+            case = Case(cell, 20, 1, I, H, dtype, seed=i, bias=i != 1)
         assert_close(ran(steps, case), result(case, "reference"), dtype)
 
 
@@ -127,6 +126,23 @@ def test_a_sequence_of_no_steps():
     y, h, c = ran(sequence, case)
     assert y.shape == (0, 5)
     assert_same_bits((h, c), tuple(s[0, 0] for s in case.hx))
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_denormals_in_sequences(flush):
+    """As in layers, by the setting when the layer was packed."""
+    case = Case("rnn_relu", 20, 1, 3, 20, "float64")
+    case.x[...], case.hx[...] = 1e-310, 0
+    for bias in ("bias_ih_l0", "bias_hh_l0"):
+        case.layer.parameters()[bias][:] = 0
+    case.layer.parameters().changed()
+    fastrnn.set_flush_denormals(flush)
+    try:
+        got, expected = ran(sequence, case), result(case, "numba")
+    finally:
+        fastrnn.set_flush_denormals(True)
+    assert_same_bits(got, expected)
+    assert got[0].any() != flush
 
 
 def test_output_over_the_input():
@@ -312,14 +328,7 @@ BACKWARD = {"rnn": jit.rnn_backward, "lstm": jit.lstm_backward, "gru": jit.gru_b
 
 
 @pytest.mark.parametrize(
-    ("cell", "dtype", "options"),
-    [
-        ("lstm", "float32", {}),
-        ("lstm_proj", "float32", {}),
-        ("lstm", "float32", {"bias": False}),
-        ("gru", "float64", {}),
-        ("peephole_lstm", "float32", {}),
-    ],
+    ("cell", "dtype", "options"), [("lstm_proj", "float32", {}), ("peephole_lstm", "float32", {"bias": False})]
 )
 def test_gradients(cell, dtype, options, assert_close):
     named = BACKWARD.get(cell.partition("_")[0])
@@ -355,34 +364,31 @@ def test_gradients(cell, dtype, options, assert_close):
 
 
 @njit
-def descend(w, g, rate):
-    w -= rate * g
-    g[:] = 0
-
-
-@njit
-def learn(p, weights, x, h_0, y, target, dx, d_h, rate):
+def descend(p, weights, x, h_0, y, target, dx, d_h, rate):
     """A step of gradient descent: the gradients have the shapes of torch's weights."""
     d_h[:] = 0
     jit.gru_backward(p, x, h_0, 2 * (y - target), d_h, dx)
-    descend(weights[0], p.gradients.weight_ih, rate)
-    descend(weights[1], p.gradients.weight_hh, rate)
-    descend(weights[2], p.gradients.bias_ih, rate)
-    descend(weights[3], p.gradients.bias_hh, rate)
+    weights[0][:] -= rate * p.gradients.weight_ih
+    weights[1][:] -= rate * p.gradients.weight_hh
+    weights[2][:] -= rate * p.gradients.bias_ih
+    weights[3][:] -= rate * p.gradients.bias_hh
 
 
-def test_gradients_inside_users_functions():
-    case = Case("gru", 20, 1, 3, 20, "float64")
-    x, h_0, target, losses = case.x[:, 0].copy(), case.hx[0, 0], np.full((20, 20), 0.5), []
+def test_gradients_inside_users_functions(assert_close):
+    case, losses = Case("gru", 150, 1, 3, 20, "float64"), []
+    x, h_0, target = case.x[:, 0].copy(), case.hx[0, 0].copy(), np.full((150, 20), 0.5)
     for _ in range(5):
         y, dx, d_h = case.call()[0][:, 0].copy(), np.empty_like(x), np.empty_like(h_0)
         losses.append(((y - target) ** 2).sum())
+        seeds = 2 * (y - target)[:, None], np.zeros((1, 1, 20))
+        expected = layer_tools.true_gradients(case.layer, case.x, case.hx, seeds)
         p = jit.pack(case.layer, gradients=True)
-        learn(p, tuple(case.layer.parameters().values()), x, h_0, y, target, dx, d_h, 0.005)
+        descend(p, tuple(case.layer.parameters().values()), x, h_0, y, target, dx, d_h, 1e-3)
         case.layer.parameters().changed()
+        assert_close((dx, d_h), (expected.x[:, 0], expected.hx[0, 0]), "float64", gradient=True)
+        assert_close(p.gradients, tuple(expected.params.values()), "float64", gradient=True)
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.8 * losses[0]
-    assert not any(g.any() for g in p.gradients if g is not None)
 
 
 # ---- linear ---------------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import validate
 from .._memory import Memory
-from ..backends import Record
+from ..backends import Record, flush_denormals
 from ..layers.base import Layer
 from . import engine, packing
 from .cell import Tag, linear_tag
+from .forward_loop import Run
 from .lanes import BYTES
 from .tile import COLUMNS
 
@@ -112,6 +113,7 @@ def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> 
     weights = of_all[i]
     forward = engine.prepare(layer._spec, weights)
     run, memory = engine._run(forward, engine.LONG, 1)
+    run[Run._fields.index("flush")] = flush_denormals()  # of sequences; steps do not look at it
     held = _holding(run, forward, memory)
     if not validate.flag("gradients", gradients):
         return Packed(forward.tag, held)
