@@ -88,6 +88,7 @@ class Tag:
     def __init__(self, cell: CellType) -> None:
         self.type = self._numba_type_ = cell  # the second is for Numba: an attribute is found in a third of the time
         self.dtype = numba.np.numpy_support.as_dtype(cell.dtype)
+        self.of_pack: Any = None  # the type of the pack that it is in (see `packed.py`), whose own it is
 
 
 @unbox(CellType)
@@ -122,7 +123,6 @@ def cell_tag(spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> Tag:
     return Tag(CellType(name, numba.from_dtype(dtype), VL))
 
 
-@cache
 def linear_tag(dtype: np.dtype[Any], VL: int) -> Tag:
     """Of no cell: for what has a matrix only."""
     digest = hashlib.sha256(_own_sources()).hexdigest()[:16]
