@@ -24,15 +24,15 @@ STEPS, ROWS, HIDDEN, UPDATES = 15, 64, 32, 300
 TIMED = 100  # steps
 
 
-def indrnn(gx, gh, s, u):  # type: ignore[no-untyped-def]
+def indrnn(gx, gh, s, u):
     """A unit sees itself alone, by a weight of its own (Li et al., 2018)."""
     a = gx[0] + u[0] * s[0]
     return (select(a > 0.0, a, 0.0),)
 
 
-def peephole_lstm(gx, gh, s, u):  # type: ignore[no-untyped-def]
+def peephole_lstm(gx, gh, s, u):
     """Gates see the unit's c (Gers and Schmidhuber, 2000)."""
-    h, c = s
+    _, c = s
     i = sigmoid(gx[0] + gh[0] + u[0] * c)
     f = sigmoid(gx[1] + gh[1] + u[1] * c)
     c = f * c + i * tanh(gx[2] + gh[2])
@@ -40,17 +40,17 @@ def peephole_lstm(gx, gh, s, u):  # type: ignore[no-untyped-def]
     return o * tanh(c), c
 
 
-def coupled_lstm(gx, gh, s):  # type: ignore[no-untyped-def]
+def coupled_lstm(gx, gh, s):
     """The forget gate is 1 - i."""
-    h, c = s
+    _, c = s
     i, o = sigmoid(gx[0] + gh[0]), sigmoid(gx[2] + gh[2])
     c = c + i * (tanh(gx[1] + gh[1]) - c)
     return o * tanh(c), c
 
 
-def slstm(gx, gh, s):  # type: ignore[no-untyped-def]
+def slstm(gx, gh, s):
     """Exponential gates: n is the sum of all weights in c, m the largest exponent so far (Beck et al., 2024)."""
-    h, c, n, m = s
+    _, c, n, m = s
     log_i, log_f = gx[0] + gh[0], gx[1] + gh[1] + m
     m = select(log_f > log_i, log_f, log_i)
     i, f = exp(log_i - m), exp(log_f - m)
@@ -147,10 +147,8 @@ def loop(body: Callable[..., Any], p: dict[str, Any], x: Any, states: tuple[Any,
 
 
 def start(layer: fastrnn.Recurrent, N: int) -> tuple[np.ndarray, ...]:
-    given = begin(layer, N)
-    return (
-        (np.zeros((N, HIDDEN), np.float32),) * layer.cell.states if given is None else tuple(part[0] for part in given)
-    )
+    given = begin(layer, N) or (np.zeros((1, N, HIDDEN), np.float32),) * layer.cell.states
+    return tuple(part[0] for part in given)
 
 
 def numpy_loop(layer: fastrnn.Recurrent, x: np.ndarray) -> np.ndarray:

@@ -126,6 +126,16 @@ def test_signatures_in_the_api(name):
     assert described(name) == arguments(SIGNED[name])
 
 
+def test_names_and_signatures_of_compiled_functions():
+    pytest.importorskip("numba")
+    table = API.partition("\n## Compiled code\n")[2].partition("\n## ")[0]
+    written = dict(re.findall(r"`(\w+)(\([^`]*\))?`", table))
+    for name in fastrnn.jit.__all__:
+        if not isinstance(what := getattr(fastrnn.jit, name), type):
+            assert arguments(eval(f"lambda {written[name][1:-1]}: None")) == arguments(what), name
+        assert name in written
+
+
 @pytest.mark.parametrize(("name", "place", "method"), METHODS)
 def test_signatures_of_methods_in_the_api(name, place, method):
     first, *expected = arguments(method)

@@ -109,6 +109,7 @@ class Back(NamedTuple):
     zeros: int  # (max(ldh, ldu),): the state before an episode's first step
     # this thread's part
     rows: int  # (steps * N): addresses
+    c_rows: int  # (steps * N): where the states besides h before the steps are
     first: int  # (steps + 1): row of dg at which a step of the chunk begins
     c_prev: int  # (S-1, ldu)
     du: int  # (N, ldu) with a projection
@@ -194,19 +195,26 @@ def number_rows(cell, b, start, steps):
 
 
 @njit(**PART)
-def before(b, all_steps, stride_t, stride_n, initial, initial_n, t, n):
-    """Where the state of row n before step t is, in the order in which steps were run."""
-    reset = flags(b.reset)
-    at, begins = t, t == 0
-    if b.reverse:
-        at, begins = t + 1, t + 1 == (indices(b.lengths)[n] if b.lengths else b.T)
-    if begins and b.reverse:
-        return initial + n * initial_n
-    if b.reset and reset[at * b.reset_t + n * b.reset_n]:
-        return b.zeros
-    if begins:
-        return initial + n * initial_n
-    return all_steps + (at if b.reverse else t - 1) * stride_t + n * stride_n
+def rows_of(cell, b, start, steps):
+    """Copy x and the states before the steps of some rows; those besides h stay, and their addresses are noted."""
+    H_out, first, lengths = b.P if b.P else b.H, indices(b.first), indices(b.lengths)
+    x_all, h_all, c_rows, reset = reals(cell, b.x_all), reals(cell, b.h_all), indices(b.c_rows), flags(b.reset)
+    for i in range(steps):
+        t = b.T - 1 - start - i if b.reverse else start + i
+        for n in range(b.row, min(b.row_end, first[i + 1] - first[i])):
+            r = first[i] + n
+            # The step that was run before, and the one of the two at which an episode may begin.
+            at, begins = (t + 1, t + 1) if b.reverse else (t - 1, t)
+            h, c = b.y + at * b.y_t + n * b.y_n, b.c_all + at * b.c_all_t + n * b.c_all_n
+            if at < 0 or at == (lengths[n] if b.lengths else b.T):
+                h, c = b.h + n * b.h_n, b.c + n * b.c_n
+                begins = 0
+            if b.reset and not (b.reverse and begins == 0) and reset[begins * b.reset_t + n * b.reset_n]:
+                h = c = b.zeros
+            copy_row(h_all + r * b.ldh, reals(cell, h), H_out)
+            c_rows[r - b.row] = c
+            if b.sums:
+                copy_row(x_all + r * b.ldx, reals(cell, b.x + t * b.x_t + n * b.x_n), b.I)
 
 
 @njit(**PART)
@@ -215,11 +223,10 @@ def gates_back(cell, b, t, r, n):
     H, VL, more, G = b.H, cell.VL, cell.S - 1, cell.G
     kept = G * VL * (1 if cell.sums_only else 2)
     c_prev = reals(cell, b.c_prev)
-    if more:
-        source = before(b, b.c_all, b.c_all_t, b.c_all_n, b.c, b.c_n, t, n)
-        for j in range(more):
-            # Of an episode's first step it is zeros, which are one state's.
-            copy_row(c_prev + j * b.ldu, reals(cell, source) + (0 if source == b.zeros else j * H), H)
+    for j in range(more):
+        source = indices(b.c_rows)[r - b.row]
+        # Of an episode's first step it is zeros, which are one state's.
+        copy_row(c_prev + j * b.ldu, reals(cell, source) + (0 if source == b.zeros else j * H), H)
     gates = reals(cell, b.gates + t * b.gates_t + n * b.gates_n)
     dg = reals(cell, b.dg) + r * b.ldg
     h_prev, dh = reals(cell, b.h_all) + r * b.ldh, reals(cell, b.dh_now) + n * b.ldh
@@ -285,16 +292,8 @@ def stop_at_resets(cell, b, t, N):
 @njit(**PART)
 def rows_back(cell, b, start, steps):
     """The gate gradients and dx of some rows of a chunk."""
-    H_out, more, first = b.P if b.P else b.H, cell.S - 1, indices(b.first)
-    x_all, h_all, rows = reals(cell, b.x_all), reals(cell, b.h_all), indices(b.rows)
+    H_out, more, first, rows = b.P if b.P else b.H, cell.S - 1, indices(b.first), indices(b.rows)
     dh_now, dc_now = reals(cell, b.dh_now), reals(cell, b.dc_now)
-    for i in range(steps):
-        t = b.T - 1 - start - i if b.reverse else start + i
-        for n in range(b.row, min(b.row_end, first[i + 1] - first[i])):
-            r = first[i] + n
-            copy_row(h_all + r * b.ldh, reals(cell, before(b, b.y, b.y_t, b.y_n, b.h, b.h_n, t, n)), H_out)
-            if b.sums:
-                copy_row(x_all + r * b.ldx, reals(cell, b.x + t * b.x_t + n * b.x_n), b.I)
     # A row's last step is its first here: then it joins. What is past the last step has no rows, and before the first
     # step all leave.
     joined = 0
@@ -375,6 +374,7 @@ def backward(cell, array):
         steps = min(b.steps, b.T - start)
         number_rows(cell, b, start, steps)
         if b.does & ROWS:
+            rows_of(cell, b, start, steps)
             rows_back(cell, b, start, steps)
         if b.does & SUMS and b.sums:
             sums_back(cell, b, indices(b.first)[steps])

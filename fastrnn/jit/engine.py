@@ -347,13 +347,20 @@ def _back(
                             R * ldu * projected, max(ldh, ldu, ldx))]
     )  # fmt: skip
     own, own_bytes = _places(
-        [8 * R, 8 * (steps + 1), more * ldu * size, N * ldu * size * projected, R * ldx * size * (dx is not None)]
+        [
+            8 * R,
+            8 * R,
+            8 * (steps + 1),
+            more * ldu * size,
+            N * ldu * size * projected,
+            R * ldx * size * (dx is not None),
+        ]
     )
     memory = Memory(shared_bytes + parts * own_bytes)
     np.frombuffer(memoryview(memory), np.uint8)[shared[-1] : shared_bytes] = 0
     at, back = memory.address, np.empty((parts, len(_backward.Back._fields)), np.intp)
     locate(back[0], (r.x, r.y, r.h_0, r.c_0, r.c_all, r.gates, r.lengths, r.reset, dy, dh, dc, dx))
-    back[0, 36:-12] = (
+    back[0, 36:-13] = (
         *(T, N, p.I, p.H, p.P, r.reverse, flush_denormals(), *p.addresses, sums is not None),
         *((0, 0, 0, 0) if sums is None else _addresses(sums.arrays)),
         *(steps, *ld, *[at + place for place in shared]),
@@ -363,5 +370,5 @@ def _back(
     for i, (row, row_end) in enumerate(shares):
         mine = at + shared_bytes + i * own_bytes
         does = _backward.ROWS | _backward.SUMS
-        back[i, -12:] = *[mine + place for place in own], 0, -(-T // steps), row, row_end, i, parts, does
+        back[i, -13:] = *[mine + place for place in own], 0, -(-T // steps), row, row_end, i, parts, does
     return back, memory

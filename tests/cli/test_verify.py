@@ -28,7 +28,8 @@ def test_verify_text(cli, folder):
     save_layer(fastrnn.LSTM(3, 5, rng=0))
     status, out, err = cli("verify", "model.npz")
     assert (status, err) == (0, "")
-    assert out.count("right") == 6
+    available = sum(backend.available for backend in fastrnn.backends())
+    assert out.count("right") == 3 * available
     assert all(word in out for word in ("cython", "float64", "c_n", "16 eps"))
 
 
