@@ -16,7 +16,7 @@ def show_config() -> None:
     """Print versions, processor, instruction set, threads and backends."""
     print(f"fastrnn   {version('fastrnn')}")
     print(f"python    {sys.version.split()[0]} ({platform.python_implementation()}), {platform.platform()}")
-    for package in ("numpy", "ml_dtypes", "safetensors"):
+    for package in ("numpy", "ml_dtypes", "safetensors", "numba"):
         try:
             print(f"{package:<9} {version(package)}")
         except PackageNotFoundError:
@@ -30,9 +30,24 @@ def show_config() -> None:
         print(f"kernels   none: {error}")
     print(f"threads   {get_num_threads()}; denormals {'flushed' if flush_denormals() else 'kept'} in kernels")
     for info in backends():
-        print(f"backend   {info.name}: {'available' if info.available else info.why_not}")
+        print(f"backend   {info.name}: {'available' if info.available else info.why_not}{loops(info.name)}")
     settings = {name: value for name, value in os.environ.items() if name.startswith("FASTRNN_")}
     print(f"settings  {settings or 'none in the environment'}")
+
+
+def loops(name: str) -> str:
+    """Which loops the backend numba has, where it is available."""
+    if name != "numba":
+        return ""
+    try:
+        from .jit.choice import LANES, WHY_NO_LANES
+    except ImportError:
+        return ""
+    if not LANES:
+        return f", plain loops ({WHY_NO_LANES})"
+    from .jit.lanes import BYTES
+
+    return f", vectors of {BYTES} bytes"
 
 
 def processor() -> str:

@@ -217,7 +217,7 @@ def rows_of(cell, b, start, steps):
                 copy_row(x_all + r * b.ldx, reals(cell, b.x + t * b.x_t + n * b.x_n), b.I)
 
 
-@njit(**PART)
+@njit(**INNER)
 def gates_back(cell, b, t, r, n):
     """The gate gradients of one row, the r-th of the chunk."""
     H, VL, more, G = b.H, cell.VL, cell.S - 1, cell.G

@@ -36,10 +36,10 @@ def _check_pack(p: Any, *kinds: type) -> None:
 
 
 def _check(p: Any, name: str, array: Any, ndim: int, written: bool = False) -> None:
-    """That an array is contiguous, of the dtype of p, and of that many axes."""
-    wanted = types.Array(p.types[0].dtype, ndim, "C")
-    if not isinstance(array, types.Array) or array.copy(readonly=False) != wanted:
-        raise TypingError(f"{name} should be {wanted}, got: {array}")
+    """That an array is of the dtype of p, and of that many axes; `_unit_stride` sees whether it can be used."""
+    dtype = p.types[0].dtype
+    if not isinstance(array, types.Array) or (array.dtype, array.ndim) != (dtype, ndim):
+        raise TypingError(f"{name} should be an array of {dtype} with {ndim} axes, got: {array}")
     if written and not array.mutable:
         raise TypingError(f"{name} should not be read-only, got: {array}")
 
@@ -50,6 +50,12 @@ def _check_states(p: Any, what: str, states: Any, written: bool = True) -> None:
         raise TypingError(f"{what} should be a tuple of {len(names)} arrays, got: {states}")
     for name, state in zip(names, states, strict=True):
         _check(p, what.removesuffix("states").rstrip("_") + name, state, 1, written)
+
+
+@njit(**INNER)
+def _unit_stride(array):
+    if array.size > 0 and array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
+        raise ValueError("arrays should be contiguous in their last axis")
 
 
 def _step(p, x, states):
@@ -67,6 +73,9 @@ def _step_of(p, x, states):
         cell, run = p.cell, _forward.run_at(p.run)
         if x.size != run.I:
             raise ValueError("x should have as many elements as the layer has input features")
+        _unit_stride(x)
+        for state in states:
+            _unit_stride(state)
         h, h_now, rows = states[0], reals(cell, run.h_now), indices(run.rows)
         H_out = run.P if run.P else run.H
         if h.size != H_out:
@@ -137,6 +146,9 @@ def _apart(H, others, states):
 @njit(**INNER)
 def _check_sizes(run, x, h, y):
     H_out = run.P if run.P else run.H
+    _unit_stride(x)
+    _unit_stride(h)
+    _unit_stride(y)
     if x.shape[1] != run.I:
         raise ValueError("x should have as many columns as the layer has input features")
     if h.size != H_out:
@@ -165,7 +177,9 @@ def _whole_back_of(p, x, states, dy, d_states, dx):
     def impl(p, x, states, dy, d_states, dx):
         array, back_array, T, y = p.run.copy(), p.back.copy(), len(x), np.empty(dy.shape, x.dtype)
         run, back = _forward.run_at(array), _backward.back_at(back_array)
-        _check_sizes(run, x, states[0], y)
+        _check_sizes(run, x, states[0], dy)
+        _unit_stride(d_states[0])
+        _unit_stride(dx)
         if dx.shape != x.shape:
             raise ValueError("dx should have the shape of x")
         if d_states[0].size != states[0].size:
@@ -220,6 +234,8 @@ def _linear_of(p, x, y):
         I, O, w, b, z, row = p.run[0], p.run[1], p.run[2], p.run[3], p.run[4], p.run[5]
         if x.size != I or y.size != O:
             raise ValueError("x and y should have as many elements as the weight has columns and rows")
+        _unit_stride(x)
+        _unit_stride(y)
         indices(row)[0] = address(x)
         panels = (O + COLUMNS * p.tag.VL - 1) // (COLUMNS * p.tag.VL)
         out = reals(p.tag, z)
