@@ -210,3 +210,11 @@ def test_select_on_numbers():
     y = np.empty_like(x)
     chosen(x, y)
     np.testing.assert_array_equal(y, [0, 0.5, 2, 2])
+
+
+def test_select_of_two_numbers_on_lanes(dtype):
+    """What they are chosen for says how many there are."""
+    x = np.array([-1, 0.5, 3, np.nan], dtype).repeat(16)
+    y = np.empty_like(x)
+    on_lanes(njit(lambda a: jit.select(a < 1.0, 0.5, 2)))(x, y, lanes.BYTES // x.itemsize)
+    np.testing.assert_array_equal(y, np.array([0.5, 0.5, 2, 2], dtype).repeat(16))

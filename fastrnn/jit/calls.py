@@ -122,8 +122,8 @@ def _whole_of(p, x, states, y):
         run.y, run.y_t = address(y), y.strides[0]
         run.h, run.c = address(states[0]), address(others)
         _forward.forward(p.cell, array)
-        alive(others)
         _apart(run.H, others, states)
+        alive((array, others))
 
     return impl
 
@@ -208,8 +208,8 @@ def _whole_back_of(p, x, states, dy, d_states, dx):
         back.dh, back.dc = address(d_states[0]), address(d_others)
         back.chunk_end = (T + back.steps - 1) // back.steps
         _backward.backward(p.cell, back_array)
-        alive((y, h, others, others_0, c_all, gates))
         _apart(run.H, d_others, d_states)
+        alive((array, back_array, y, h, others, others_0, c_all, gates))
         if same:
             p.gradients.bias_hh[:] = p.gradients.bias_ih
 

@@ -206,7 +206,7 @@ class Stepper:
             run, memory = _run(p, 1, N)
             run[_FLUSH] = flush_denormals()
             locate(run, arrays)
-            self._kept.append((arrays, memory))
+            self._kept.append((p, arrays, memory))
             self._calls.append((p.tag, run))
             x = y
         self._x, self._y = self._calls[0][1][:3], self._calls[-1][1][3:6]

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, overload, type_callable
 
 from .. import elementary
-from .lanes import FUSED, Lanes, as_lanes
+from .lanes import BYTES, FUSED, Lanes, as_lanes, lanes
 from .options import INNER
 
 
@@ -192,6 +192,8 @@ def _select_type(condition: Any, a: Any, b: Any) -> Any:
     for t in (a, b):
         if isinstance(t, Lanes):
             return t
+    if isinstance(condition, Lanes):  # of numbers, as many as there are truth values
+        return lanes(types.float32 if BYTES // condition.count == 4 else types.float64)
     if a == b or not isinstance(a, types.Float):
         return b
     return a if not isinstance(b, types.Float) or a.bitwidth > b.bitwidth else b

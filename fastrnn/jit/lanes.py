@@ -4,7 +4,7 @@ A value of type ``Lanes(float32, 16)`` is one LLVM vector. Numba keeps it in a r
 smaller processor LLVM splits it. Arithmetic on it has no fast-math flags: NaN and inf travel, and every result is
 rounded as NumPy rounds it, so that one element's bits do not depend on what else the compiler sees.
 
-This file, `gates.py` and `tile.py` are the only ones that know LLVM.
+This file, `gates.py`, `rows.py` and `tile.py` are the only ones that know LLVM.
 """
 
 from __future__ import annotations
