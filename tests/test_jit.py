@@ -577,6 +577,26 @@ def test_rows_and_parts_of_arrays():
     assert np.all(out[:, 24:] == 7)
 
 
+def test_states_of_unlike_layouts():
+    """One contiguous, one a part of something, one read-only: Numba has a type for each."""
+    layer = fastrnn.LSTM(3, 20, rng=0)
+    p, (_, (h_n, c_n)) = jit.pack(layer, gradients=True), layer(X)
+    h, c = np.zeros(20, np.float32), np.zeros((20, 2), np.float32, order="F")[:, 1]
+    jit.lstm_forward(p, X, h, c, np.empty((4, 20), np.float32))
+    np.testing.assert_allclose([h, c], [h_n[0], c_n[0]], atol=1e-6)
+    h, c = np.zeros(20, np.float32), np.zeros((3, 20), np.float32)[::2][1]
+    for x in X:
+        jit.lstm_step(p, x, h, c)
+    np.testing.assert_allclose([h, c], [h_n[0], c_n[0]], atol=1e-6)
+    zeros = np.zeros(20, np.float32)
+    zeros.flags.writeable = False
+    dy, dx, dh, dc = (np.ones(shape, np.float32) for shape in ((4, 20), (4, 3), 20, 20))
+    jit.lstm_backward(p, X, zeros, np.zeros(20, np.float32), dy, dh, dc, dx)
+    (_, _), backward = layer.vjp(X)
+    expected = backward(dy, (np.ones((1, 20)), np.ones((1, 20))))
+    np.testing.assert_allclose(dx, expected.x, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [

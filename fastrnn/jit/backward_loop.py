@@ -352,7 +352,7 @@ def sums_back(cell, b, R):
         first, last = b.P * b.part // b.parts, b.P * (b.part + 1) // b.parts
         dh, u = reals(cell, b.dh_all), reals(cell, b.u_all)
         add_outer(R, dh, b.ldh, first, last, u, b.ldu, b.H, reals(cell, b.dw_hr), b.ldu)
-    registers = b.ldg // cell.VL
+    registers = b.ldg // cell.VL  # the last ones may have no columns in them, only what was in memory
     db, ones = reals(cell, b.db), registers * b.part // b.parts
     for i in range(ones, registers * (b.part + 1) // b.parts):
         at = i * cell.VL

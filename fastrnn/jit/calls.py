@@ -15,7 +15,7 @@ from numba.extending import overload
 from . import backward_loop as _backward
 from . import forward_loop as _forward
 from .cell import compiled
-from .lanes import address, alive, indices, reals
+from .lanes import address, alive, indices, places, reals
 from .options import INNER, entry
 from .packed import Gradients as Gradients
 from .packed import Packed, PackedForTraining, PackedLinear
@@ -59,6 +59,18 @@ def _unit_stride(array):
         raise ValueError("arrays should be contiguous in their last axis")
 
 
+@njit(**INNER)
+def _check_places(of_states, H_out, H, itemsize):
+    for j in range(len(of_states)):
+        _, size, stride = of_states[j]
+        if j == 0 and size != H_out:
+            raise ValueError("h should have as many elements as the layer's output has features")
+        if j > 0 and size != H:
+            raise ValueError("states besides h should have as many elements as the layer has hidden units")
+        if size > 1 and stride != itemsize:
+            raise ValueError("arrays should be contiguous in their last axis")
+
+
 def _step(p, x, states):
     """One step: see `step`."""
 
@@ -68,33 +80,28 @@ def _step_of(p, x, states):
     _check_pack(p, Packed, PackedForTraining)
     _check(p, "x", x, 1)
     _check_states(p, "states", states)
-    more = p.types[0].spec.n_states - 1
 
     def impl(p, x, states):
-        cell, run = p.cell, _forward.run_at(p.run)
+        cell, run, of_states = p.cell, _forward.run_at(p.run), places(states)
         if x.size != run.I:
             raise ValueError("x should have as many elements as the layer has input features")
         _unit_stride(x)
-        for state in states:
-            _unit_stride(state)
-        h, h_now, rows = states[0], reals(cell, run.h_now), indices(run.rows)
         H_out = run.P if run.P else run.H
-        if h.size != H_out:
-            raise ValueError("h should have as many elements as the layer's output has features")
-        rows[0] = address(x)
+        _check_places(of_states, H_out, run.H, x.itemsize)
+        h, h_now, c_now = reals(cell, of_states[0][0]), reals(cell, run.h_now), reals(cell, run.c_now)
+        indices(run.rows)[0] = address(x)
         gx, panels = reals(cell, run.gx), run.ldg // (cell.width * cell.VL)
-        product(cell, 1, run.I, panels, reals(cell, run.w_ih), rows, reals(cell, run.b_ih), 0, gx, run.ldg)
-        copy_row(h_now, reals(cell, address(h)), H_out)
-        for j in range(more):
-            if states[j + 1].size != run.H:
-                raise ValueError("states besides h should have as many elements as the layer has hidden units")
-            copy_row(reals(cell, run.c_now) + j * run.ldu, reals(cell, address(states[j + 1])), run.H)
+        w, rows = reals(cell, run.w_ih), indices(run.rows)
+        product(cell, 1, run.I, panels, w, rows, reals(cell, run.b_ih), 0, gx, run.ldg)
+        copy_row(h_now, h, H_out)
+        for j in range(1, len(of_states)):
+            copy_row(c_now + (j - 1) * run.ldu, reals(cell, of_states[j][0]), run.H)
         indices(run.h_rows)[0] = run.h_now
         indices(run.u_rows)[0] = run.u
         _forward.step(cell, run, gx, 0, 1, 0)
-        copy_row(reals(cell, address(h)), h_now + run.ldh, H_out)
-        for j in range(more):
-            copy_row(reals(cell, address(states[j + 1])), reals(cell, run.c_now) + j * run.ldu, run.H)
+        copy_row(h, h_now + run.ldh, H_out)
+        for j in range(1, len(of_states)):
+            copy_row(reals(cell, of_states[j][0]), c_now + (j - 1) * run.ldu, run.H)
 
     return impl
 
@@ -112,48 +119,44 @@ def _whole_of(p, x, states, y):
     more = p.types[0].spec.n_states - 1
 
     def impl(p, x, states, y):
-        array = p.run.copy()
+        array, of_states = p.run.copy(), places(states)
         run = _forward.run_at(array)
-        _check_sizes(run, x, states[0], y)
+        _check_sizes(run, x, y)
+        _check_places(of_states, y.shape[1], run.H, x.itemsize)
         others = np.empty(more * run.H, x.dtype)
-        _side_by_side(run.H, states, others)
+        _side_by_side(p.cell, run.H, of_states, others)
         run.T = len(x)
         run.x, run.x_t = address(x), x.strides[0]
         run.y, run.y_t = address(y), y.strides[0]
-        run.h, run.c = address(states[0]), address(others)
+        run.h, run.c = of_states[0][0], address(others)
         _forward.forward(p.cell, array)
-        _apart(run.H, others, states)
+        _apart(p.cell, run.H, others, of_states)
         alive((array, others))
 
     return impl
 
 
 @njit(**INNER)
-def _side_by_side(H, states, others):
+def _side_by_side(cell, H, of_states, others):
     """The states besides h, copied into one array."""
-    for j in range(1, len(states)):
-        if states[j].size != H:
-            raise ValueError("states besides h should have as many elements as the layer has hidden units")
-        others[(j - 1) * H : j * H] = states[j]
+    for j in range(1, len(of_states)):
+        copy_row(reals(cell, address(others)) + (j - 1) * H, reals(cell, of_states[j][0]), H)
 
 
 @njit(**INNER)
-def _apart(H, others, states):
+def _apart(cell, H, others, of_states):
     """And back."""
-    for j in range(1, len(states)):
-        states[j][:] = others[(j - 1) * H : j * H]
+    for j in range(1, len(of_states)):
+        copy_row(reals(cell, of_states[j][0]), reals(cell, address(others)) + (j - 1) * H, H)
 
 
 @njit(**INNER)
-def _check_sizes(run, x, h, y):
+def _check_sizes(run, x, y):
     H_out = run.P if run.P else run.H
     _unit_stride(x)
-    _unit_stride(h)
     _unit_stride(y)
     if x.shape[1] != run.I:
         raise ValueError("x should have as many columns as the layer has input features")
-    if h.size != H_out:
-        raise ValueError("h should have as many elements as the layer's output has features")
     if y.shape[0] != x.shape[0] or y.shape[1] != H_out:
         raise ValueError(
             "y (or dy) should have a row for each step, as many columns as the layer's output has features"
@@ -178,18 +181,23 @@ def _whole_back_of(p, x, states, dy, d_states, dx):
     def impl(p, x, states, dy, d_states, dx):
         array, back_array, T, y = p.run.copy(), p.back.copy(), len(x), np.empty(dy.shape, x.dtype)
         run, back = _forward.run_at(array), _backward.back_at(back_array)
-        _check_sizes(run, x, states[0], dy)
-        _unit_stride(d_states[0])
+        H, of_states, of_d_states = run.H, places(states), places(d_states)
+        _check_sizes(run, x, dy)
+        _check_places(of_states, dy.shape[1], H, x.itemsize)
+        if of_d_states[0][1] != of_states[0][1]:
+            raise ValueError("dh should have as many elements as h")
+        _check_places(of_d_states, dy.shape[1], H, x.itemsize)
         _unit_stride(dx)
         if dx.shape != x.shape:
             raise ValueError("dx should have the shape of x")
-        if d_states[0].size != states[0].size:
-            raise ValueError("dh should have as many elements as h")
-        h, others, d_others = states[0].copy(), np.empty(more * run.H, x.dtype), np.empty(more * run.H, x.dtype)
-        _side_by_side(run.H, states, others)
-        _side_by_side(run.H, d_states, d_others)
-        others_0, c_all = others.copy(), np.empty((T, more * run.H), x.dtype)
-        gates = np.empty((T, gates_width(p.cell, run.H)), x.dtype)
+        h, others, d_others = states[0].copy(), np.empty(more * H, x.dtype), np.empty(more * H, x.dtype)
+        _side_by_side(p.cell, H, of_states, others)
+        _side_by_side(p.cell, H, of_d_states, d_others)
+        others_0, c_all = others.copy(), np.empty((T, more * H), x.dtype)
+        gates = np.empty((T, kept_width(p.cell, H)), x.dtype)
+        if same:
+            bias_ih = p.gradients.bias_ih.copy()
+            p.gradients.bias_ih[:] = 0
         # The sequence once more, since nothing was kept of it.
         run.T = back.T = T
         run.x = back.x = address(x)
@@ -202,22 +210,23 @@ def _whole_back_of(p, x, states, dy, d_states, dx):
         run.gates_t = back.gates_t = gates.strides[0]
         run.h, run.c = address(h), address(others)
         _forward.forward(p.cell, array)
-        back.h, back.c = address(states[0]), address(others_0)
+        back.h, back.c = of_states[0][0], address(others_0)
         back.dy, back.dy_t = address(dy), dy.strides[0]
         back.dx, back.dx_t = address(dx), dx.strides[0]
-        back.dh, back.dc = address(d_states[0]), address(d_others)
+        back.dh, back.dc = of_d_states[0][0], address(d_others)
         back.chunk_end = (T + back.steps - 1) // back.steps
         _backward.backward(p.cell, back_array)
-        _apart(run.H, d_others, d_states)
+        _apart(p.cell, H, d_others, of_d_states)
         alive((array, back_array, y, h, others, others_0, c_all, gates))
-        if same:
-            p.gradients.bias_hh[:] = p.gradients.bias_ih
+        if same:  # the gradients of the two biases are, and the loop makes one
+            p.gradients.bias_hh[:] += p.gradients.bias_ih
+            p.gradients.bias_ih[:] += bias_ih
 
     return impl
 
 
 @njit(**INNER)
-def gates_width(cell, H):
+def kept_width(cell, H):
     return (H + cell.VL - 1) // cell.VL * cell.VL * cell.G * (1 if cell.sums_only else 2)
 
 

@@ -157,16 +157,21 @@ def compiled(cell: CellType) -> Compiled:
     )
 
 
-def _jitted(function: Any) -> Any:
+def _jitted(function: Any, _done: dict[Any, Any] | None = None) -> Any:
     """`function` compiled, and with it the plain functions that it calls by global or enclosed names."""
+    done = {} if _done is None else _done
     if not isinstance(function, python_types.FunctionType) or function.__module__ == elementary.__name__:
         return function
-    code, scope = function.__code__, dict(function.__globals__)
-    for name in global_names(code) & scope.keys():
-        scope[name] = _jitted(scope[name])
-    enclosed = tuple(python_types.CellType(_jitted(cell.cell_contents)) for cell in function.__closure__ or ())
-    copy = python_types.FunctionType(code, scope, function.__name__, function.__defaults__, enclosed or None)
-    return njit(**INNER)(copy)
+    if function not in done:
+        code, scope = function.__code__, dict(function.__globals__)
+        enclosed = tuple(python_types.CellType() for _ in function.__closure__ or ())
+        copy = python_types.FunctionType(code, scope, function.__name__, function.__defaults__, enclosed or None)
+        done[function] = njit(**INNER)(copy)  # before what it calls, which may call it
+        for name in global_names(code) & scope.keys():
+            scope[name] = _jitted(scope[name], done)
+        for new, old in zip(enclosed, function.__closure__ or (), strict=True):
+            new.cell_contents = _jitted(old.cell_contents, done)
+    return done[function]
 
 
 @cache
@@ -178,9 +183,11 @@ def _own_sources() -> bytes:
 
 def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
     """Everything that compiled code of a function depends on: its bytecode, and the globals that it names."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         for each in value:
             yield from _pieces(each, seen)
+    if isinstance(value, dict):
+        yield from _pieces(tuple(value.items()), seen)
     function = getattr(value, "py_func", value)  # of a Numba dispatcher
     if not isinstance(function, python_types.FunctionType):
         yield repr((value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value).encode()

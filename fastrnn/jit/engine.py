@@ -35,7 +35,7 @@ LONG = max(CHUNK_STEPS, _FORWARD_ROWS)  # steps: with more, chunks stay the same
 _PAYS = 2_000_000  # multiply-adds that are worth a thread
 
 
-class Packed(NamedTuple):
+class Prepared(NamedTuple):
     """The weights of one layer in one direction, as the loops want them."""
 
     tag: Tag
@@ -55,7 +55,7 @@ class Packed(NamedTuple):
         return self.c.G * self.H * (self.I + H_out * self.c.recurrent) + self.P * self.H
 
 
-def _packed(spec: CellSpec, weights: Weights, pack: Any) -> Packed:
+def _packed(spec: CellSpec, weights: Weights, pack: Any) -> Prepared:
     dtype = weights.w_ih.dtype
     tag = cell_tag(spec, dtype, BYTES // dtype.itemsize)
     c = compiled(tag.type)
@@ -67,7 +67,7 @@ def _packed(spec: CellSpec, weights: Weights, pack: Any) -> Packed:
         unit[:, :H] = weights.unit
     arrays = (*pack(c, weights), unit)
     fields = [name for name, w in weights._asdict().items() if w is not None]
-    return Packed(tag, c, weights.w_ih.shape[1], H, P, arrays, _addresses(arrays), fields, {})
+    return Prepared(tag, c, weights.w_ih.shape[1], H, P, arrays, _addresses(arrays), fields, {})
 
 
 def _addresses(arrays: tuple[Array | None, ...]) -> tuple[int, ...]:
@@ -95,7 +95,7 @@ def _places(sizes: Sequence[int]) -> tuple[tuple[int, ...], int]:
 # ---- forward ------------------------------------------------------------------------------------------------------
 
 
-def prepare(spec: CellSpec, weights: Weights) -> Packed:
+def prepare(spec: CellSpec, weights: Weights) -> Prepared:
     """See `backends.Backend.prepare`."""
 
     def pack(c: Compiled, w: Weights) -> tuple[Array | None, ...]:
@@ -132,7 +132,7 @@ _MOST_READY = 8  # kinds of calls ...
 _SMALL = 512 << 10  # ... of at most so many bytes; larger blocks are kept by `Memory`
 
 
-def _run(p: Packed, T: int, N: int) -> tuple[NDArray[np.intp], Memory]:
+def _run(p: Prepared, T: int, N: int) -> tuple[NDArray[np.intp], Memory]:
     """A `forward_loop.Run` of no arrays, and its scratch memory; it does for any T from LONG on."""
     c, size = p.c, p.tag.dtype.itemsize
     sizes, places, total, zeros = _forward_layout((c.G, c.S, c.width, c.VL, size, p.H, p.P), min(T, LONG), N)
@@ -145,7 +145,7 @@ def _run(p: Packed, T: int, N: int) -> tuple[NDArray[np.intp], Memory]:
     return run, memory
 
 
-def _forward_rows(p: Packed, reverse: bool, flush: bool, *arrays: Array | None) -> None:
+def _forward_rows(p: Prepared, reverse: bool, flush: bool, *arrays: Array | None) -> None:
     """`forward` on one thread; arrays in the order of `forward_loop.Run`."""
     x = arrays[0]
     assert x is not None
@@ -165,7 +165,7 @@ def _forward_rows(p: Packed, reverse: bool, flush: bool, *arrays: Array | None) 
 
 
 def forward(
-    prepared: Packed,
+    prepared: Prepared,
     x: Array,
     y: Array,
     h: Array,
@@ -195,7 +195,7 @@ def forward(
 class Stepper:
     """Stacked layers of one direction, one step at a time, without allocation."""
 
-    def __init__(self, prepared: Sequence[Packed], h: Array, c: Array | None) -> None:
+    def __init__(self, prepared: Sequence[Prepared], h: Array, c: Array | None) -> None:
         self._kept: list[Any] = []
         self._calls: list[tuple[Tag, NDArray[np.intp]]] = []
         N = h.shape[1]
@@ -226,7 +226,7 @@ stepper = Stepper
 # ---- backward -----------------------------------------------------------------------------------------------------
 
 
-def prepare_backward(spec: CellSpec, weights: Weights) -> Packed:
+def prepare_backward(spec: CellSpec, weights: Weights) -> Prepared:
     """See `backends.Backend.prepare_backward`."""
 
     def pack(c: Compiled, w: Weights) -> tuple[Array | None, ...]:
@@ -235,18 +235,18 @@ def prepare_backward(spec: CellSpec, weights: Weights) -> Packed:
     return _packed(spec, weights, pack)
 
 
-def gates_width(prepared: Packed) -> int:
+def gates_width(prepared: Prepared) -> int:
     """See `backends.Backend.gates_width`."""
     c = prepared.c
     return -(-prepared.H // c.VL) * c.VL * c.G * (1 if c.sums_only else 2)
 
 
-def _dg_columns(p: Packed) -> int:
+def _dg_columns(p: Prepared) -> int:
     """Numbers in a row of gate gradients."""
     return p.H * (p.c.G * (1 if p.c.sums_only else 2) + p.c.U)
 
 
-def _strides(p: Packed) -> tuple[int, ...]:
+def _strides(p: Prepared) -> tuple[int, ...]:
     """ldg, ldh, ldu, ldx of `backward_loop.Back`."""
     size = p.tag.dtype.itemsize
     return tuple(_stride(n, p.c.VL, size) for n in (_dg_columns(p), p.P or p.H, p.H, p.I))
@@ -254,10 +254,10 @@ def _strides(p: Packed) -> tuple[int, ...]:
 
 class Sums(NamedTuple):
     arrays: tuple[Array, ...]  # dw_ih, dw_hh, dw_hr, db of `backward_loop.Back`
-    of: Packed
+    of: Prepared
 
 
-def new_sums(prepared: Packed) -> Sums:
+def new_sums(prepared: Prepared) -> Sums:
     """See `backends.Backend.new_sums`."""
     p, (ldg, ldh, ldu, ldx) = prepared, _strides(prepared)
     shapes = (p.c.G * p.H, ldx), (p.c.G * p.H * p.c.recurrent, ldh), (p.P, ldu), (ldg,)
@@ -294,7 +294,7 @@ def _chunk(T: int, N: int) -> int:
 
 
 def backward(
-    prepared: Packed,
+    prepared: Prepared,
     record: Record,
     dy: Array | None,
     dh: Array,
@@ -324,7 +324,14 @@ def backward(
 
 
 def _back(
-    p: Packed, r: Record, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, sums: Sums | None, parts: int
+    p: Prepared,
+    r: Record,
+    dy: Array | None,
+    dh: Array,
+    dc: Array | None,
+    dx: Array | None,
+    sums: Sums | None,
+    parts: int,
 ) -> tuple[NDArray[np.intp], Memory]:
     """A `backward_loop.Back` for each thread, and their scratch memory."""
     T, N = r.x.shape[:2]

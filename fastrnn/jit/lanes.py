@@ -228,6 +228,23 @@ def struct(of: Any) -> Any:
 
 
 @intrinsic
+def places(tyctx: Any, arrays: Any) -> Any:
+    """Of each array in a tuple, whatever their layouts: its address, elements, and stride in bytes."""
+    place = types.UniTuple(types.intp, 3)
+    all_of_them = types.UniTuple(place, len(arrays))
+
+    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        found = []
+        for j, kind in enumerate(arrays):
+            a = context.make_array(kind)(context, builder, builder.extract_value(args[0], j))
+            stride = cgutils.unpack_tuple(builder, a.strides, 1)[0]
+            found.append(context.make_tuple(builder, place, [builder.ptrtoint(a.data, I64), a.nitems, stride]))
+        return context.make_tuple(builder, all_of_them, found)
+
+    return all_of_them(arrays), gen
+
+
+@intrinsic
 def alive(tyctx: Any, arrays: Any) -> Any:
     """Nothing; but arrays are kept until here. Numba sees no use of them in that of their addresses."""
     return types.void(arrays), lambda context, builder, sig, args: context.get_dummy_value()
