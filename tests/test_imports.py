@@ -47,7 +47,7 @@ ALLOWED = {
     "config": {"backends", "backends.cython", "errors", "jit", "threads"},
     "backends": {"cells", "errors", "validate"},
     "backends.reference": {"backends", "cells", "symbols"},
-    "backends.cython": {"_cpu", "_team", "backends", "cells", "errors", "memory", "threads"},
+    "backends.cython": {"_cpu", "_team", "backends", "backends.rows", "cells", "errors", "memory", "threads"},
     "backends.rows": set(),
     "backends.numba": {"backends", "cells", "errors", "jit"},
     "jit": {

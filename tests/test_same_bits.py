@@ -306,18 +306,20 @@ def seen(monkeypatch):
     """What calls were split into, where more than one thread took part: "rows", "units", or directions and layers."""
     found = set()
 
-    def spy(name, what):
-        original = getattr(cython, name)
+    deal, run = cython.deal, cython._run
 
-        def spied(team, *args):
-            if team.size > 1:
-                found.add(what)
-            original(team, *args)
+    def spied_deal(n, arrays):
+        if n > 1:
+            found.add("rows")
+        return deal(n, arrays)
 
-        monkeypatch.setattr(cython, name, spied)
+    def spied_run(team, *args):
+        if team.size > 1:
+            found.add("units")
+        run(team, *args)
 
-    spy("_by_rows", "rows")
-    spy("_run", "units")
+    monkeypatch.setattr(cython, "deal", spied_deal)
+    monkeypatch.setattr(cython, "_run", spied_run)
     steps = sequence._Run.steps
 
     def spied(*args):

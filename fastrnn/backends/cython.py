@@ -19,6 +19,7 @@ from ..cells import CellSpec, Weights
 from ..errors import BackendError
 from ..memory import empty as empty
 from . import Record, flush_denormals
+from .rows import deal
 
 Array = NDArray[Any]
 
@@ -90,8 +91,10 @@ def forward(
         prepared.forward(*arrays, reverse, flush)
         return
     with threads.team(n) as team:
+        # On the way forth rows have nothing in common: each thread has a call of its own. On the way back they add to
+        # the same sums, so it is one call of which each thread does a part (`make_back_part` in backward_loop.pxi).
         if split == "rows":
-            _by_rows(team, prepared, arrays, reverse, flush)
+            team.run([partial(prepared.forward, *share, reverse, flush) for share in deal(team.size, arrays)])
         else:
             _run(team, prepared.run(*arrays, reverse, flush, team.size))
 
@@ -185,34 +188,6 @@ def _split(prepared: Any, T: int, N: int, wanted: int) -> tuple[int, str]:
     if parts >= 2 and time.monotonic() >= _crowded_until:
         return parts, "units"
     return max(1, min(n, N)), "rows"
-
-
-# On the way forth rows have nothing in common: each thread has a call of its own. On the way back they add to the same
-# sums, so it is one call of which each thread does a part (`make_back_part` in `_kernels/backward_loop.pxi`).
-def _by_rows(team: Team, prepared: Any, arrays: Any, reverse: bool, flush: bool) -> None:
-    x, y, h, c, lengths, reset, c_all, gates = arrays
-    n = min(team.size, x.shape[1])
-    tasks = []
-    for i in range(n):
-        # Ragged rows are sorted by length: dealt out in turn, so that all threads have long ones and short ones.
-        a, b = x.shape[1] * i // n, x.shape[1] * (i + 1) // n
-        rows = slice(a, b) if lengths is None else slice(i, None, n)
-        tasks.append(
-            partial(
-                prepared.forward,
-                x[:, rows],
-                y[:, rows],
-                h[rows],
-                None if c is None else c[rows],
-                None if lengths is None else np.ascontiguousarray(lengths[rows]),
-                None if reset is None else reset[:, rows],
-                None if c_all is None else c_all[:, rows],
-                None if gates is None else gates[:, rows],
-                reverse,
-                flush,
-            )
-        )
-    team.run(tasks)
 
 
 _crowded_until = 0.0  # in time.monotonic()

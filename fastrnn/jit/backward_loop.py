@@ -17,10 +17,7 @@ from numba.extending import overload
 
 from .cell import compiled
 from .lanes import (
-    add_row,
     address,
-    clear_row,
-    copy_row,
     flags,
     flush_on,
     flush_restore,
@@ -35,6 +32,7 @@ from .lanes import (
     struct,
 )
 from .options import INNER, PART, entry
+from .rows import add_row, clear_row, copy_row
 from .tile import COLUMNS, add_outer, product
 
 

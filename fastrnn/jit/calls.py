@@ -15,12 +15,13 @@ from numba.extending import overload
 from . import backward_loop as _backward
 from . import forward_loop as _forward
 from .cell import compiled
-from .lanes import address, alive, copy_row, indices, reals
+from .lanes import address, alive, indices, reals
 from .options import INNER, entry
 from .packed import Gradients as Gradients
 from .packed import Packed, PackedForTraining, PackedLinear
 from .packed import pack as pack
 from .packed import pack_linear as pack_linear
+from .rows import copy_row
 from .tile import COLUMNS, product
 
 _MADE_BY = {

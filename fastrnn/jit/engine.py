@@ -184,22 +184,12 @@ def forward(
     flush, wanted = flush_denormals(), threads.get_num_threads()
     n = 1 if wanted == 1 else min(wanted, N // 2, T * N * prepared.work // _PAYS)
 
+    arrays = (x, y, h, c, lengths, reset, c_all, gates)
     if n < 2:
-        _forward_rows(prepared, reverse, flush, x, y, h, c, lengths, reset, c_all, gates)
+        _forward_rows(prepared, reverse, flush, *arrays)
         return
-
-    def of(a: Array | None, rows: Any) -> Array | None:
-        return None if a is None else a[rows]
-
     with threads.team(n) as team:
-        tasks = []
-        for rows in deal(N, team.size, lengths):
-            some = None if lengths is None else np.ascontiguousarray(lengths[rows])
-            every = (slice(None), rows)
-            of_steps = [of(a, every) for a in (reset, c_all, gates)]
-            args = (x[every], y[every], h[rows], of(c, rows), some, *of_steps)
-            tasks.append(partial(_forward_rows, prepared, reverse, flush, *args))
-        team.run(tasks)
+        team.run([partial(_forward_rows, prepared, reverse, flush, *share) for share in deal(team.size, arrays)])
 
 
 class Stepper:

@@ -14,8 +14,6 @@ from numba.extending import overload
 from .cell import compiled
 from .lanes import (
     address,
-    clear_row,
-    copy_row,
     flags,
     flush_on,
     flush_restore,
@@ -29,6 +27,7 @@ from .lanes import (
     struct,
 )
 from .options import INNER, PART, entry
+from .rows import clear_row, copy_row
 from .tile import COLUMNS, product
 
 

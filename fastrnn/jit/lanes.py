@@ -13,7 +13,6 @@ import operator
 import os
 import platform
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -241,7 +240,7 @@ def load_at(builder: Any, p: Any, vector: Any, align: int) -> Any:
     return builder.load(builder.bitcast(p, vector.as_pointer()), align=align)
 
 
-def _mask(builder: Any, n: Any, count: int) -> Any:
+def mask_of(builder: Any, n: Any, count: int) -> Any:
     lane = ir.Constant(ir.VectorType(I64, count), list(range(count)))
     return builder.icmp_signed("<", lane, splat(builder, n, count))
 
@@ -253,13 +252,13 @@ def _masked(builder: Any, name: str, vector: Any, result: Any, *args: Any) -> An
     return builder.call(function, args)
 
 
-def _load_masked(builder: Any, p: Any, vector: Any, align: int, mask: Any) -> Any:
+def load_masked(builder: Any, p: Any, vector: Any, align: int, mask: Any) -> Any:
     """Where the mask is not set: zeros, and nothing is read."""
     at = builder.bitcast(p, vector.as_pointer())
     return _masked(builder, "load", vector, vector, at, ir.Constant(I32, align), mask, ir.Constant(vector, None))
 
 
-def _store_masked(builder: Any, x: Any, p: Any, align: int, mask: Any) -> None:
+def store_masked(builder: Any, x: Any, p: Any, align: int, mask: Any) -> None:
     at = builder.bitcast(p, x.type.as_pointer())
     _masked(builder, "store", x.type, ir.VoidType(), x, at, ir.Constant(I32, align), mask)
 
@@ -336,7 +335,7 @@ def stores_some(tyctx: Any, p: Any, stride: Any, values: Any, n: Any) -> Any:
             with whole:
                 _stores(context, builder, sig, args)
             with part:
-                _stores(context, builder, sig, args, _mask(builder, n, of.count))
+                _stores(context, builder, sig, args, mask_of(builder, n, of.count))
         return context.get_dummy_value()
 
     return types.void(p, types.intp, values, types.intp), gen
@@ -351,66 +350,7 @@ def _stores(context: Any, builder: Any, sig: Any, args: Any, mask: Any = None) -
         if mask is None:
             builder.store(x, builder.bitcast(at, x.type.as_pointer()), align=align)
         else:
-            _store_masked(builder, x, at, align, mask)
-
-
-def call_function(builder: Any, name: str, args: Any, emit: Callable[[Any, Any], None]) -> Any:
-    """Call a function of LLVM's own, which `emit` writes once into each module."""
-    known = builder.module.globals.get(name)
-    if known is None:
-        known = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [a.type for a in args]), name)
-        known.linkage = "internal"
-        known.attributes.add("nounwind")
-        known.attributes.add("noinline")
-        inside = ir.IRBuilder(known.append_basic_block("entry"))
-        emit(inside, known.args)
-        inside.ret_void()
-    builder.call(known, args)
-    return ir.Constant(BYTE.as_pointer(), None)
-
-
-def _row_function(name: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
-    """A function (to, source, count) that does something with each element of two rows."""
-
-    def emit(context: Any, of: Lanes, builder: Any, args: Any) -> None:
-        to, source, count = args
-        vector, align = context.get_value_type(of), of.dtype.bitwidth // 8
-        whole = builder.and_(count, ir.Constant(I64, -of.count))
-        start, step = ir.Constant(I64, 0), ir.Constant(I64, of.count)
-        with cgutils.for_range_slice(builder, start, whole, step, I64, inc=True) as (i, _):
-            old, new = (load_at(builder, builder.gep(p, [i]), vector, align) for p in (to, source))
-            at = builder.bitcast(builder.gep(to, [i]), vector.as_pointer())
-            builder.store(combine(builder, old, new), at, align=align)
-        rest = builder.sub(count, whole)
-        with builder.if_then(builder.icmp_signed(">", rest, start)):
-            mask = _mask(builder, rest, of.count)
-            old, new = (_load_masked(builder, builder.gep(p, [whole]), vector, align, mask) for p in (to, source))
-            _store_masked(builder, combine(builder, old, new), builder.gep(to, [whole]), align, mask)
-
-    @intrinsic
-    def function(tyctx: Any, to: Any, source: Any, count: Any) -> Any:
-        of = lanes(to.dtype)
-
-        def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return call_function(builder, f"{name}.{of.dtype}", args, partial(emit, context, of))
-
-        return types.void(to, source, types.intp), gen
-
-    return function
-
-
-copy_row = _row_function("copy", lambda builder, old, new: new)
-add_row = _row_function("add", lambda builder, old, new: builder.fadd(old, new))
-
-
-@intrinsic
-def clear_row(tyctx: Any, to: Any, count: Any) -> Any:
-    def gen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        size = ir.Constant(I64, to.dtype.bitwidth // 8)
-        cgutils.memset(builder, args[0], builder.mul(args[1], size), 0)
-        return context.get_dummy_value()
-
-    return types.void(to, types.intp), gen
+            store_masked(builder, x, at, align, mask)
 
 
 # ---- the processor's mode -----------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .lanes import I64, REGISTERS, call_function, lanes, load_at, splat
+from .lanes import I64, REGISTERS, lanes, load_at, splat
+from .rows import call_function
 
 _SUMS = 24 if REGISTERS == 32 else 12  # registers for sums; the others hold what is multiplied
 K_BLOCK = 32  # terms of a sum: more round worse, fewer are slower
