@@ -38,26 +38,28 @@ _BACKWARD_ROWS = 320
 # Bodies take tuples, and compiled code has to know how long they are: so these loops are written for each cell.
 
 
-def units(cell, gx, gh, h, c, unit):
-    """A step of some rows: gx and gh (N, G, H), h (N, H) and c (N, S-1, H), which are altered, and unit (U, H)."""
-    _units(cell.type)(gx, gh, h, c, unit)
+def units(cell, rows, gx, gh, h, c, unit):
+    """A step of rows 0, 1 ...: gx and gh (N, G, H), h (N, H) and c (N, S-1, H), which are altered, unit (U, H)."""
+    _units(cell.type)(rows, gx, gh, h, c, unit)
 
 
-def units_back(cell, gates, h, c, unit, dh, dc, dgx, dgh, dunit):
+def units_back(cell, rows, gates, h, c, unit, dh, dc, dgx, dgh, dunit):
     """The gradients of such a step: gates (N, G or 2*G, H) as of `keep`; dh and dc are altered."""
-    _units_back(cell.type)(gates, h, c, unit, dh, dc, dgx, dgh, dunit)
+    _units_back(cell.type)(rows, gates, h, c, unit, dh, dc, dgx, dgh, dunit)
 
 
 @overload(units, jit_options=INNER)
-def _of_units(cell, gx, gh, h, c, unit):
+def _of_units(cell, rows, gx, gh, h, c, unit):
     loop = _units(cell)
-    return lambda cell, gx, gh, h, c, unit: loop(gx, gh, h, c, unit)
+    return lambda cell, rows, gx, gh, h, c, unit: loop(rows, gx, gh, h, c, unit)
 
 
 @overload(units_back, jit_options=INNER)
-def _of_units_back(cell, gates, h, c, unit, dh, dc, dgx, dgh, dunit):
+def _of_units_back(cell, rows, gates, h, c, unit, dh, dc, dgx, dgh, dunit):
     loop = _units_back(cell)
-    return lambda cell, gates, h, c, unit, dh, dc, dgx, dgh, dunit: loop(gates, h, c, unit, dh, dc, dgx, dgh, dunit)
+    return lambda cell, rows, gates, h, c, unit, dh, dc, dgx, dgh, dunit: loop(
+        rows, gates, h, c, unit, dh, dc, dgx, dgh, dunit
+    )
 
 
 @cache
@@ -65,7 +67,7 @@ def _units(cell: CellType) -> Any:
     c = compiled(cell)
     gx, gh, s, u = (_each(c.G, "gx"), _each(c.G * c.recurrent, "gh"), ["h[n, j]", *_each(c.S - 1, "c")], _unit(c.U))
     given = [gx, gh, s, *([u] if u else [])]
-    return _loop("gx, gh, h, c, unit", f"{_tuple(s)} = step({', '.join(map(_tuple, given))})", step=c.body)
+    return _loop("rows, gx, gh, h, c, unit", f"{_tuple(s)} = step({', '.join(map(_tuple, given))})", step=c.body)
 
 
 @cache
@@ -77,7 +79,7 @@ def _units_back(cell: CellType) -> Any:
         gh, dgh = ["zero"] * (c.G * c.recurrent), []
     given, to = [gx, gh, s, *([u] if u else []), ds], [dgx, dgh, ds, *([du] if u else [])]
     return _loop(
-        "gates, h, c, unit, dh, dc, dgx, dgh, dunit",
+        "rows, gates, h, c, unit, dh, dc, dgx, dgh, dunit",
         f"{', '.join(_tuple(a) if a else '_' for a in to)} = step({', '.join(map(_tuple, given))})",
         step=c.backward,
         zero=np.dtype(cell.dtype.name).type(0),
@@ -97,8 +99,12 @@ def _tuple(items: Iterable[str]) -> str:
 
 
 def _loop(parameters: str, line: str, **names: Any) -> Any:
-    """A compiled function that does `line` for each row n and unit j."""
-    exec(f"def loop({parameters}):\n for n in range(len(h)):\n  for j in range(c.shape[2]):\n   {line}", names)
+    """A compiled function that does `line` for each unit j of rows n.
+
+    Rows are counted by numbers in an array. Of rows counted by range LLVM would take all together for its check, before
+    it runs a loop of vectors, that nothing written overlaps; and in an array (N, G, H) those of two gates do.
+    """
+    exec(f"def loop({parameters}):\n for n in rows:\n  for j in range(c.shape[2]):\n   {line}", names)
     return njit(**INNER)(names["loop"])
 
 
@@ -154,21 +160,27 @@ def add_product(a, w, out):
 
 @njit(**CALLED)
 def add_outer(a, b, out):
-    """out += a.T @ b, which is formed apart."""
+    """out += a.T @ b, which is formed apart; 16 columns of `a` at a time, as they lie on a line of the cache."""
     rows, n = len(a), out.shape[1]
-    total = np.empty(n, out.dtype)
-    for m in range(len(out)):
-        for j in range(n):
-            total[j] = 0
+    total = np.empty((16, n), out.dtype)
+    for start in range(0, len(out), 16):
+        count = min(16, len(out) - start)
+        for i in range(count):
+            for j in range(n):
+                total[i, j] = 0
         for r in range(0, rows - 3, 4):
-            a0, a1, a2, a3 = a[r, m], a[r + 1, m], a[r + 2, m], a[r + 3, m]
-            for j in range(n):
-                total[j] += a0 * b[r, j] + a1 * b[r + 1, j] + a2 * b[r + 2, j] + a3 * b[r + 3, j]
+            for i in range(count):
+                m = start + i
+                a0, a1, a2, a3 = a[r, m], a[r + 1, m], a[r + 2, m], a[r + 3, m]
+                for j in range(n):
+                    total[i, j] += a0 * b[r, j] + a1 * b[r + 1, j] + a2 * b[r + 2, j] + a3 * b[r + 3, j]
         for r in range(rows - rows % 4, rows):
+            for i in range(count):
+                for j in range(n):
+                    total[i, j] += a[r, start + i] * b[r, j]
+        for i in range(count):
             for j in range(n):
-                total[j] += a[r, m] * b[r, j]
-        for j in range(n):
-            out[m, j] += total[j]
+                out[start + i, j] += total[i, j]
 
 
 @njit(**CALLED)
@@ -218,7 +230,8 @@ def forward_loop(cell, x, y, h, c, lengths, reset, reverse, c_all, gates, weight
     x_rows, gx, gh = np.empty((steps * N, I), x.dtype), np.empty((steps * N, GH), x.dtype), np.zeros((N, GH), x.dtype)
     gx_units, gh_units = gx.reshape(steps * N, GH // H, H), gh.reshape(N, GH // H, H)
     c_units = c.reshape(N, c.shape[1] // H, H)
-    wide, zeros = np.zeros((N, H), x.dtype), np.zeros(P, x.dtype)  # h before its projection
+    numbers, zeros = np.arange(N), np.zeros(P, x.dtype)
+    wide = np.zeros((N, H), x.dtype)  # h before its projection
     for start in range(0, T, steps):
         stop, end = min(start + steps, T), 0
         for i in range(start, stop):
@@ -240,7 +253,7 @@ def forward_loop(cell, x, y, h, c, lengths, reset, reverse, c_all, gates, weight
             if len(w_hh):
                 fill(gh[:now], b_hh)
                 add_product(h_now, w_hh, gh[:now])
-            units(cell, gx_units[first:end], gh_units, wide[:now] if P else h_now, c_units, unit)
+            units(cell, numbers[:now], gx_units[first:end], gh_units, wide[:now] if P else h_now, c_units, unit)
             if P:
                 fill(h_now, zeros)
                 add_product(wide[:now], w_hr, h_now)
@@ -365,7 +378,7 @@ def backward_loop(
     dgx_units, dgh_units, dunit_units = dgx.reshape(R, G, H), dgh.reshape(R, G, H), dunit.reshape(R, U, H)
     c_prev, dc_units = np.empty((N, C), x.dtype), dc.reshape(N, more, H)
     c_units = c_prev.reshape(N, more, H)
-    zeros = np.zeros(max(I, H), x.dtype)
+    zeros, numbers = np.zeros(max(I, H), x.dtype), np.arange(N)
     # With a projection: h and its gradient before it, and the gradient after it. Its cell is one of sums only.
     wide, dwide, dh_rows = np.zeros((R * (P > 0), H), x.dtype), np.empty((N, H), x.dtype), np.empty((R, P), x.dtype)
     c_new, no_gh = np.empty((N, C), x.dtype), np.zeros((N, G, H), x.dtype)
@@ -397,11 +410,9 @@ def backward_loop(
                 add_product(dh_now, w_hr, dh_units)
                 fill(dh_now, zeros)
                 copy(c_prev[:now], c_new)
-                units(cell, gates[t], no_gh, h, c_new.reshape(N, more, H), unit)
-            units_back(
-                cell, gates[t], h, c_units, unit, dh_units, dc_units, dgx_units[first:end], dgh_units[first:end],
-                dunit_units[first:end],
-            )  # fmt: skip
+                units(cell, numbers[:now], gates[t], no_gh, h, c_new.reshape(N, more, H), unit)
+            dgx_now, dgh_now, dunit_now = dgx_units[first:end], dgh_units[first:end], dunit_units[first:end]
+            units_back(cell, numbers[:now], gates[t], h, c_units, unit, dh_units, dc_units, dgx_now, dgh_now, dunit_now)
             if len(w_hh):
                 add_product(dgh[first:end], w_hh, dh_now)
             if not reverse:
