@@ -75,7 +75,7 @@ class Compiled(NamedTuple):
     S: int  # states
     U: int  # unit weights
     recurrent: int  # whether there is a recurrent part gh
-    sums_only: int  # whether gx and gh matter as gx + gh only, and so have the same gradients
+    sums_only: int  # whether gx and gh matter as gx + gh only, and have the same gradients; a user's own may differ
     width: int  # registers of a panel of gates
     VL: int  # numbers in a register
     body: Any  # compiled
@@ -117,7 +117,8 @@ def cell_tag(spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> Tag:
         digest.update(piece)
     for piece in _pieces(backward_body(spec), set()):
         digest.update(piece)
-    digest.update(repr((spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent)).encode())
+    sizes = spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent, spec.backward is None
+    digest.update(repr(sizes).encode())
     name = f"Cell({spec.name}, {dtype}, {VL}, {digest.hexdigest()[:16]})"
     _SPECS[name] = spec
     return Tag(CellType(name, numba.from_dtype(dtype), VL))
@@ -149,7 +150,7 @@ def compiled(cell: CellType) -> Compiled:
         S,
         U,
         int(spec.recurrent),
-        int(not spec.recurrent or derive.sums_only(body(spec), G, S, U)),
+        int(not spec.recurrent or (spec.backward is None and derive.sums_only(body(spec), G, S, U))),
         G if G > 2 else 4,
         cell.VL,
         _jitted(body(spec)),
