@@ -75,6 +75,18 @@ class Back(NamedTuple):
     dx: int  # (T, N, I) OUT
     dx_t: int
     dx_n: int
+    dw_ih: int  # (G*H, ldx) INOUT; where it is 0, gradients of the weights are not wanted
+    dw_ih_0: int
+    dw_ih_1: int
+    dw_hh: int  # (G*H, ldh) INOUT
+    dw_hh_0: int
+    dw_hh_1: int
+    dw_hr: int  # (P, ldu) INOUT
+    dw_hr_0: int
+    dw_hr_1: int
+    db: int  # (ldg,) INOUT: of a row of dg
+    db_0: int
+    db_1: int
     T: int
     N: int
     I: int
@@ -86,11 +98,6 @@ class Back(NamedTuple):
     w_hh: int  # (panels of H_out, G*H, COLUMNS, VL)
     w_hr: int  # (panels of H, P, COLUMNS, VL)
     unit: int  # (U, ldu)
-    sums: int  # whether there are these
-    dw_ih: int  # (G*H, ldx) INOUT
-    dw_hh: int  # (G*H, ldh) INOUT
-    dw_hr: int  # (P, ldu) INOUT
-    db: int  # (ldg,) INOUT: of a row of dg
     # scratch that the threads share; rows are whole panels
     steps: int  # per chunk
     ldg: int  # numbers from row to row of dg
@@ -211,7 +218,7 @@ def rows_of(cell, b, start, steps):
                 h = c = b.zeros
             copy_row(h_all + r * b.ldh, reals(cell, h), H_out)
             c_rows[r - b.row] = c
-            if b.sums:
+            if b.dw_ih:
                 copy_row(x_all + r * b.ldx, reals(cell, b.x + t * b.x_t + n * b.x_n), b.I)
 
 
@@ -374,7 +381,7 @@ def backward(cell, array):
         if b.does & ROWS:
             rows_of(cell, b, start, steps)
             rows_back(cell, b, start, steps)
-        if b.does & SUMS and b.sums:
+        if b.does & SUMS and b.dw_ih:
             sums_back(cell, b, indices(b.first)[steps])
     if b.flush:
         flush_restore(mode)

@@ -151,13 +151,26 @@ def _forward_rows(p: Prepared, reverse: bool, flush: bool, *arrays: Array | None
     assert x is not None
     T, N = x.shape[:2]
     key = min(T, LONG), N
-    try:
-        run, memory = p.ready[key].pop()  # at once, so that of two threads one gets it
-    except (KeyError, IndexError):
-        run, memory = _run(p, T, N)
+    run, memory = _taken(p, key) or _run(p, T, N)
     run[_T], run[_REVERSE], run[_FLUSH] = T, reverse, flush
     locate(run, arrays)
     _forward.forward(p.tag, run)
+    _give(p, key, run, memory)
+
+
+Ready = tuple[NDArray[np.intp], Memory]
+
+
+def _taken(p: Prepared, key: tuple[int, int]) -> Ready | None:
+    """What was made for an earlier call like this one, if no other call has it."""
+    try:
+        return p.ready[key].pop()  # at once, so that of two threads one gets it
+    except (KeyError, IndexError):
+        return None
+
+
+def _give(p: Prepared, key: tuple[int, int], run: NDArray[np.intp], memory: Memory) -> None:
+    """Keep it for the next one."""
     if memory.bytes <= _SMALL:
         if key not in p.ready and len(p.ready) >= _MOST_READY:
             p.ready.clear()
@@ -306,66 +319,60 @@ def backward(
     T, N = record.x.shape[:2]
     if N == 0:
         return
-    p, wanted = prepared, threads.get_num_threads()
+    p, r, wanted = prepared, record, threads.get_num_threads()
+    steps = _chunk(T, N)
     n = 1 if wanted == 1 else min(wanted, N // 2, 2 * T * N * p.work // _PAYS)
+    of_weights = (None, None, None, None) if sums is None else sums.arrays
+    arrays = (r.x, r.y, r.h_0, r.c_0, r.c_all, r.gates, r.lengths, r.reset, dy, dh, dc, dx, *of_weights)
     if n < 2:
-        back, _memory = _back(p, record, dy, dh, dc, dx, sums, 1)
+        back, memory = _taken(p, (steps, N)) or _back(p, steps, N, 1)
+        _fill(back, T, r.reverse, arrays)
         _backward.backward(p.tag, back[0])
+        _give(p, (steps, N), back, memory)
         return
     with threads.team(n) as team:
-        back, _memory = _back(p, record, dy, dh, dc, dx, sums, team.size)
+        back, _memory = _back(p, steps, N, team.size)
+        _fill(back, T, r.reverse, arrays)
+        back[:, _ROW : _ROW_END + 1] = cut(N, team.size, r.lengths)
         tasks = [partial(_backward.backward, p.tag, part) for part in back]
-        for chunk in range(-(-T // _chunk(T, N)) - 1, -1, -1):
+        for chunk in range(-(-T // steps) - 1, -1, -1):
             # Rows have nothing in common until their gate gradients are summed up: by each thread some of the sums.
             for does in (_backward.ROWS, _backward.SUMS) if sums else (_backward.ROWS,):
-                back[:, -7:-5] = chunk, chunk + 1
-                back[:, -1] = does
+                back[:, _CHUNK : _CHUNK + 2] = chunk, chunk + 1
+                back[:, _DOES] = does
                 team.run(tasks)
 
 
-def _back(
-    p: Prepared,
-    r: Record,
-    dy: Array | None,
-    dh: Array,
-    dc: Array | None,
-    dx: Array | None,
-    sums: Sums | None,
-    parts: int,
-) -> tuple[NDArray[np.intp], Memory]:
-    """A `backward_loop.Back` for each thread, and their scratch memory."""
-    T, N = r.x.shape[:2]
+_B_T, _B_REVERSE, _B_FLUSH, _CHUNK, _ROW, _ROW_END, _DOES = (
+    _backward.Back._fields.index(name) for name in ("T", "reverse", "flush", "chunk", "row", "row_end", "does")
+)
+_STEPS = _backward.Back._fields.index("steps")
+
+
+def _back(p: Prepared, steps: int, N: int, parts: int) -> tuple[NDArray[np.intp], Memory]:
+    """A `backward_loop.Back` of no arrays for each thread, and their scratch memory."""
     size, more, ld = p.tag.dtype.itemsize, p.c.S - 1, _strides(p)
     ldg, ldh, ldu, ldx = ld
-    steps = _chunk(T, N)
-    R, projected = steps * N, p.P > 0
-    shared, shared_bytes = _places(
-        [n * size for n in (R * ldg, R * ldh, R * ldx, N * ldh, N * more * ldu, R * ldh * projected,
-                            R * ldu * projected, max(ldh, ldu, ldx))]
-    )  # fmt: skip
-    own, own_bytes = _places(
-        [
-            8 * R,
-            8 * R,
-            8 * (steps + 1),
-            more * ldu * size,
-            N * ldu * size * projected,
-            R * ldx * size * (dx is not None),
-        ]
-    )
+    R, P, widest = steps * N, p.P > 0, max(ldh, ldu, ldx)
+    numbers = R * ldg, R * ldh, R * ldx, N * ldh, N * more * ldu, R * ldh * P, R * ldu * P, widest
+    shared, shared_bytes = _places([n * size for n in numbers])
+    own, own_bytes = _places([8 * R, 8 * R, 8 * (steps + 1), *(n * size for n in (more * ldu, N * ldu * P, R * ldx))])
     memory = Memory(shared_bytes + parts * own_bytes)
     np.frombuffer(memoryview(memory), np.uint8)[shared[-1] : shared_bytes] = 0
-    at, back = memory.address, np.empty((parts, len(_backward.Back._fields)), np.intp)
-    locate(back[0], (r.x, r.y, r.h_0, r.c_0, r.c_all, r.gates, r.lengths, r.reset, dy, dh, dc, dx))
-    back[0, 36:-13] = (
-        *(T, N, p.I, p.H, p.P, r.reverse, flush_denormals(), *p.addresses, sums is not None),
-        *((0, 0, 0, 0) if sums is None else _addresses(sums.arrays)),
-        *(steps, *ld, *[at + place for place in shared]),
-    )
-    back[1:] = back[0]
-    shares = cut(N, parts, r.lengths)
-    for i, (row, row_end) in enumerate(shares):
-        mine = at + shared_bytes + i * own_bytes
-        does = _backward.ROWS | _backward.SUMS
-        back[i, -13:] = *[mine + place for place in own], 0, -(-T // steps), row, row_end, i, parts, does
+    at, back = memory.address, np.zeros((parts, len(_backward.Back._fields)), np.intp)
+    for i in range(parts):
+        mine, does = at + shared_bytes + i * own_bytes, _backward.ROWS | _backward.SUMS
+        back[i, _B_T:] = (
+            *(0, N, p.I, p.H, p.P, False, False, *p.addresses, steps, *ld, *[at + place for place in shared]),
+            *([mine + place for place in own]),
+            *(0, 0, 0, N, i, parts, does),
+        )
     return back, memory
+
+
+def _fill(back: NDArray[np.intp], T: int, reverse: bool, arrays: tuple[Array | None, ...]) -> None:
+    """The rest of it, for T steps: arrays in the order of `backward_loop.Back`."""
+    locate(back[0], arrays)
+    back[1:, :_B_T] = back[0, :_B_T]
+    back[:, _B_T], back[:, _B_REVERSE], back[:, _B_FLUSH] = T, reverse, flush_denormals()
+    back[:, _CHUNK + 1] = -(-T // back[0, _STEPS])

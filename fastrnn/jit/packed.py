@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import validate
 from .._memory import Memory
-from ..backends import Record, flush_denormals
+from ..backends import flush_denormals
 from ..layers.base import Layer
 from . import engine, packing
 from .cell import Tag, linear_tag
@@ -135,9 +135,8 @@ def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> 
         return _typed(Packed(Tag(forward.tag.type), held))
     backward = engine.prepare_backward(layer._spec, weights)
     sums = engine.new_sums(backward)
-    any_array = np.empty((engine.LONG, 1, forward.I), layer.dtype)  # addresses are written down with each call
-    record = Record(any_array, any_array, any_array, *(None,) * 5, False)
-    back, scratch = engine._back(backward, record, None, any_array, None, any_array, sums, 1)
+    back, scratch = engine._back(backward, engine.CHUNK_STEPS, 1, 1)
+    engine._fill(back, 0, False, (*(None,) * 12, *sums.arrays))
     found = engine.views(sums)
     apart = found.b_hh.copy() if found.b_hh is not None and backward.c.sums_only else found.b_hh
     of_weights = Gradients(found.w_ih, found.w_hh, found.b_ih, apart, found.w_hr, found.unit)
