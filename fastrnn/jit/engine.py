@@ -274,7 +274,10 @@ def new_sums(prepared: Prepared) -> Sums:
     """See `backends.Backend.new_sums`."""
     p, (ldg, ldh, ldu, ldx) = prepared, _strides(prepared)
     shapes = (p.c.G * p.H, ldx), (p.c.G * p.H * p.c.recurrent, ldh), (p.P, ldu), (ldg,)
-    return Sums(tuple(np.zeros(shape, p.tag.dtype) for shape in shapes), p)
+    arrays = tuple(empty(shape, p.tag.dtype) for shape in shapes)
+    for a in arrays:
+        a[...] = 0
+    return Sums(arrays, p)
 
 
 def weight_gradients(sums: Sums) -> Weights:
