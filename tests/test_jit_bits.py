@@ -92,3 +92,19 @@ def test_gradients_of_cut_sequences(layers):
         x = normal(300, 2, layer.input_size)
         whole = gradients(layer, x)
         assert_same_bits(gradients(layer, x, checkpoint_every=128), whole, f"{layer} in pieces")
+
+
+def test_numbers_that_are_kept_for_gradients():
+    """gx + gh of each gate where they matter together, else both; a chain rule by hand may treat them apart."""
+    from importlib import import_module
+
+    from fastrnn import bodies
+    from fastrnn.cells import CELLS, CellSpec, Weights
+
+    numba = import_module("fastrnn.backends.numba")
+    cells = {spec: 2 if spec.name == "gru" else 1 for spec in CELLS.values()}
+    cells[CellSpec("derived", "abcd", ("h", "c"), bodies.lstm)] = 1
+    cells[CellSpec("by hand", "abcd", ("h", "c"), bodies.lstm, bodies.lstm_backward)] = 2
+    for spec, parts in cells.items():
+        w = np.zeros((spec.n_gates * 64, 64), np.float32)
+        assert numba.gates_width(numba.prepare_backward(spec, Weights(w, w))) == parts * spec.n_gates * 64, spec.name

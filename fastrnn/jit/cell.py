@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import types as python_types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from numba.core.imputils import lower_constant, lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, box, models, register_model, unbox
 
-from .. import bodies, cells, derive, elementary
+from .. import cells, derive, elementary
 from ..symbols import global_names
 from .options import INNER
 
@@ -75,7 +75,7 @@ class Compiled(NamedTuple):
     S: int  # states
     U: int  # unit weights
     recurrent: int  # whether there is a recurrent part gh
-    sums_only: int  # whether gx and gh matter as gx + gh only, and have the same gradients; a user's own may differ
+    sums_only: int  # whether gx and gh matter as gx + gh only
     width: int  # registers of a panel of gates
     VL: int  # numbers in a register
     body: Any  # compiled
@@ -113,11 +113,11 @@ _SPECS: dict[str, cells.CellSpec] = {}  # not attributes of the type, which is p
 @cache
 def cell_tag(spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> Tag:
     digest = hashlib.sha256(_own_sources())
-    for piece in _pieces(body(spec), set()):
+    for piece in _pieces(spec.body, set()):
         digest.update(piece)
-    for piece in _pieces(backward_body(spec), set()):
+    for piece in _pieces(spec.chain_rule(), set()):
         digest.update(piece)
-    sizes = spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent, spec.backward is None
+    sizes = spec.n_gates, spec.n_states, spec.unit_weights, spec.recurrent, _sums_only(spec)
     digest.update(repr(sizes).encode())
     name = f"Cell({spec.name}, {dtype}, {VL}, {digest.hexdigest()[:16]})"
     _SPECS[name] = spec
@@ -130,14 +130,16 @@ def linear_tag(dtype: np.dtype[Any], VL: int) -> Tag:
     return Tag(CellType(f"Linear({dtype}, {VL}, {digest})", numba.from_dtype(dtype), VL))
 
 
-def body(spec: cells.CellSpec) -> Callable[..., Any]:
-    found: Callable[..., Any] = spec.body or getattr(bodies, spec.name)
-    return found
+def _sums_only(spec: cells.CellSpec) -> bool:
+    """Whether the body uses gx and gh as gx + gh only, and the chain rule gives both the same gradients.
 
-
-def backward_body(spec: cells.CellSpec) -> Callable[..., Any]:
-    torchs: Callable[..., Any] | None = getattr(bodies, f"{spec.name}_backward", None)
-    return torchs if torchs and spec.body is None else spec.chain_rule()
+    A user's own chain rule may treat them apart where the body does not.
+    """
+    if not spec.recurrent:
+        return True
+    assert spec.body is not None
+    known = spec.backward is None or not spec.custom
+    return known and derive.sums_only(spec.body, spec.n_gates, spec.n_states, spec.unit_weights)
 
 
 @cache
@@ -150,11 +152,11 @@ def compiled(cell: CellType) -> Compiled:
         S,
         U,
         int(spec.recurrent),
-        int(not spec.recurrent or (spec.backward is None and derive.sums_only(body(spec), G, S, U))),
+        int(_sums_only(spec)),
         G if G > 2 else 4,
         cell.VL,
-        _jitted(body(spec)),
-        _jitted(backward_body(spec)),
+        _jitted(spec.body),
+        _jitted(spec.chain_rule()),
     )
 
 
