@@ -112,6 +112,7 @@ _SPECS: dict[str, cells.CellSpec] = {}  # not attributes of the type, which is p
 
 @cache
 def cell_tag(spec: cells.CellSpec, dtype: np.dtype[Any], VL: int) -> Tag:
+    """The tag of a cell in float32 or float64, VL numbers at a time; its type's name has the digest in it."""
     digest = hashlib.sha256(_own_sources())
     for piece in _pieces(spec.body, set()):
         digest.update(piece)
