@@ -597,6 +597,24 @@ def test_states_of_unlike_layouts():
     np.testing.assert_allclose(dx, expected.x, atol=1e-5)
 
 
+def test_gradients_of_both_biases_are_added_to():
+    """An LSTM has one gradient for the two; what stood in either array stays, and need not be the same."""
+    layer = fastrnn.LSTM(3, 20, rng=0)
+    p, zeros = jit.pack(layer, gradients=True), np.zeros(20, np.float32)
+    dy, dx = np.ones((4, 20), np.float32), np.empty((4, 3), np.float32)
+
+    def run():
+        jit.lstm_backward(p, X, zeros, zeros, dy, zeros.copy(), zeros.copy(), dx)
+
+    run()
+    once = p.gradients.bias_ih.copy()
+    assert np.array_equal(p.gradients.bias_hh, once)
+    p.gradients.bias_ih[:], p.gradients.bias_hh[:] = 0, 5
+    run()
+    np.testing.assert_array_equal(p.gradients.bias_ih, once)
+    np.testing.assert_array_equal(p.gradients.bias_hh, 5 + once)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
