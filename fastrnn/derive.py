@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from . import elementary
 from .symbols import COMPARISONS, FUNCTIONS, Expression, Function, Node, Trace, inputs, python_function, run
 
-__all__ = ["Operations", "backward_of", "operations", "sums_only"]
+__all__ = ["Operations", "backward_of", "operations", "sums_only", "with_literals"]
 
 
 def backward_of(
@@ -49,19 +49,48 @@ def backward_of(
     The gradient of ``select(condition, a, b)`` goes to `a` where the condition is true, else to `b`, and 0 goes to the
     other one. Where that one has an infinite derivative, what comes of it is NaN: 0 times infinity.
     """
-    trace = Trace()
-    given = inputs(trace, gates, states, unit_weights, recurrent)
-    new = run(body, trace, given, states)
+    trace, given, new = _traced(body, gates, states, unit_weights, recurrent)
     ds = trace.inputs("ds", states)
     adjoints = _adjoints(trace, zip(new, ds, strict=True))
     zero = trace.write("zero_like", ds[0].number)
     results = {f"d{name}": [adjoints.get(a.number, zero) for a in parts] for name, parts in given.items()}
-    source = _source(trace, [*given, "ds"], results, _names(trace, new, adjoints, zero))
+    source = _source("backward", trace, [*given, "ds"], results, _names(trace, new, adjoints, zero))
     scope: dict[str, Any] = {name: getattr(elementary, name) for name in FUNCTIONS} | {"inf": inf, "nan": nan}
     exec(source, scope)
     backward: Any = scope["backward"]
     backward.source = source
     return backward  # type: ignore[no-any-return]
+
+
+def with_literals(
+    literal: str,
+    body: Function,
+    backward: Function,
+    gates: int,
+    states: int,
+    unit_weights: int = 0,
+    recurrent: bool = True,
+) -> tuple[str, str]:
+    """Sources of ``body`` and ``backward`` that do the same as these functions, with every number as in `literal`.
+
+    For compilers that give a literal a type of its own, which would become that of what it meets: ``"float32({})"``.
+    """
+    trace, given, new = _traced(body, gates, states, unit_weights, recurrent)
+    forth = _source("body", trace, given, {"new": new}, {}, literal)
+    trace = Trace()
+    given = inputs(trace, gates, states, unit_weights, recurrent) | {"ds": trace.inputs("ds", states)}
+    parts = [[trace.expression(a) for a in part] for part in python_function(backward)(*given.values())]
+    results = dict(zip(("dgx", "dgh", "ds", "du"), parts, strict=False))
+    return forth, _source("backward", trace, given, results, {}, literal)
+
+
+def _traced(
+    body: Function, gates: int, states: int, unit_weights: int, recurrent: bool
+) -> tuple[Trace, dict[str, tuple[Expression, ...]], list[Expression]]:
+    """A trace of the body, what it was given, and the new states."""
+    trace = Trace()
+    given = inputs(trace, gates, states, unit_weights, recurrent)
+    return trace, given, run(body, trace, given, states)
 
 
 def sums_only(body: Function, gates: int, states: int, unit_weights: int = 0) -> bool:
@@ -175,8 +204,18 @@ def _names(trace: Trace, new: list[Expression], adjoints: dict[int, Expression],
     return names
 
 
-def _source(trace: Trace, parameters: list[str], results: dict[str, list[Expression]], names: dict[int, str]) -> str:
-    """The source of ``backward``. What is used once stands where it is used, all else has a line and a name."""
+def _source(
+    function: str,
+    trace: Trace,
+    parameters: Iterable[str],
+    results: dict[str, list[Expression]],
+    names: dict[int, str],
+    literal: str = "{}",
+) -> str:
+    """The source of a function. What is used once stands where it is used, all else has a line and a name.
+
+    literal: how a number is written, as a format.
+    """
     returned: dict[int, str] = {}
     for part, values in results.items():
         for i, a in enumerate(values):
@@ -187,6 +226,8 @@ def _source(trace: Trace, parameters: list[str], results: dict[str, list[Express
     lines, written = [], dict[int, tuple[str, int]]()
     for n in needed:
         text, precedence = _text(trace.nodes[n], [written[a] for a in trace.nodes[n].arguments])
+        if trace.nodes[n].op == "constant":
+            text = literal.format(text)
         worth_a_name = uses[n] > 1 or len(text) > _WIDTH or trace.nodes[n].op == "zero_like"
         if n in returned or (worth_a_name and trace.nodes[n].op not in ("input", "constant")):
             name = returned.get(n) or names.get(n) or f"v{n}"
@@ -195,7 +236,7 @@ def _source(trace: Trace, parameters: list[str], results: dict[str, list[Express
         written[n] = text, precedence
     tuples = [[written[a.number][0] for a in values] for values in results.values()]
     lines.append("return " + ", ".join(_tuple(texts) for texts in tuples))
-    return f"def backward({', '.join(parameters)}):\n" + "".join(f"    {line}\n" for line in lines)
+    return f"def {function}({', '.join(parameters)}):\n" + "".join(f"    {line}\n" for line in lines)
 
 
 def _text(node: Node, arguments: list[tuple[str, int]]) -> tuple[str, int]:
