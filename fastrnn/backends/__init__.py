@@ -23,8 +23,9 @@ Array = NDArray[Any]
 
 #: The first is the default. Where it cannot run, that is an error and not a reason to take the next one, which may be a
 #: hundred times slower.
-NAMES = ("cython", "numba", "reference")
+NAMES = ("cython", "numba", "cuda", "reference")
 _INSTALL = {
+    "cuda": 'pip install "fastrnn[cuda]"',
     "cython": "build fastrnn with a C compiler: pip install --force-reinstall fastrnn",
     "numba": 'pip install "fastrnn[numba]"',
 }
@@ -198,6 +199,28 @@ def flush_denormals() -> bool:
     return _flush_denormals
 
 
+_cuda_precision = "ieee"
+
+
+def set_cuda_precision(precision: str) -> None:
+    """How the matrix products of float32 layers on a GPU are computed, in the whole process.
+
+    Parameters
+    ----------
+    precision : str
+        ``"ieee"``: in float32 throughout, the default. ``"tf32"``: on tensor cores, faster, with factors that are
+        rounded to 10 bits after the point; torch's default for its recurrent layers.
+    """
+    global _cuda_precision
+    if precision not in ("ieee", "tf32"):
+        raise ValueError(f"precision should be 'ieee' or 'tf32', got: {precision!r}")
+    _cuda_precision = precision
+
+
+def cuda_precision() -> str:
+    return _cuda_precision
+
+
 _process: Backend | None = None
 _context: ContextVar[Backend | None] = ContextVar("fastrnn_backend", default=None)
 
@@ -233,7 +256,8 @@ def set_backend(name: str) -> None:
     Parameters
     ----------
     name : str
-        ``"cython"``, ``"numba"`` or ``"reference"``. Users' cells run on ``"numba"`` where ``"cython"`` is chosen.
+        ``"cython"``, ``"numba"``, ``"cuda"`` or ``"reference"``. Users' cells run on ``"numba"`` where ``"cython"`` is
+        chosen.
 
     Raises
     ------
