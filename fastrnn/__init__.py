@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # `fastrnn.backends` is the function; the package of that name stays importable ("from fastrnn.backends import ...").
-from .backends import backends, set_backend, set_flush_denormals, use_backend
+from .backends import backends, set_backend, set_cuda_precision, set_flush_denormals, use_backend
 from .errors import BackendError, CheckpointError
 from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .threads import get_num_threads, set_num_threads
@@ -62,6 +62,7 @@ __all__ = [
     "pad_sequence",
     "save",
     "set_backend",
+    "set_cuda_precision",
     "set_flush_denormals",
     "set_num_threads",
     "show_config",

@@ -50,6 +50,11 @@ class Arguments(NamedTuple):
     packed: PackedSequence | None = None
     running: NDArray[np.bool_] | None = None  # (T, N): elements of a padded array in the order of a pack
 
+    def outer(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The caller's shape of what is (T, N, ·) here and not packed."""
+        T, N, features = shape
+        return (N, T, features) if self.swap else shape if self.batched else (T, features)
+
 
 def call(
     stack: Stack,
@@ -64,8 +69,6 @@ def call(
 ) -> Any:
     """See `layers.recurrent_base.RecurrentBase.__call__`."""
     a = arguments(stack, options, x, hx, lengths, reset)
-    if out is not None and a.packed is not None:
-        raise ValueError(f"out should be None where x is a PackedSequence, got: {type(out).__name__}")
     y = None if out is None else _output_view(stack, out, a)
     result = sequence.forward(
         stack,
@@ -179,15 +182,20 @@ def states_of(stack: Stack, name: str, value: Any, N: int, batched: bool) -> tup
     return (h, c) if batched else (h[:, None], c[:, None])
 
 
+def check_out(stack: Stack, out: Any, a: Arguments) -> Array:
+    """`out`, where it is as `RecurrentBase.__call__` describes it."""
+    if a.packed is not None:
+        raise ValueError(f"out should be None where x is a PackedSequence, got: {type(out).__name__}")
+    shape = (*a.x.shape[:2], stack.sizes.directions * stack.sizes.out_size)
+    return validate.out(out, a.outer(shape), stack.dtype)
+
+
 def _output_view(stack: Stack, out: Any, a: Arguments) -> Array:
     """`out` as (T, N, D*H_out), or an array in its place where the kernels cannot write to it directly."""
-    T, N, _ = a.x.shape
-    features = stack.sizes.directions * stack.sizes.out_size
-    shape = (N, T, features) if a.swap else (T, N, features) if a.batched else (T, features)
-    y = validate.out(out, shape, stack.dtype)
-    y = y.swapaxes(0, 1) if a.swap else y.reshape(T, N, features) if not a.batched else y
+    y = check_out(stack, out, a)
+    y = y.swapaxes(0, 1) if a.swap else y[:, None] if not a.batched else y
     direct = y.strides[2] == y.itemsize and y.flags.aligned and not np.may_share_memory(y, a.x)
-    return y if direct else np.empty((T, N, features), stack.dtype)
+    return y if direct else np.empty(y.shape, stack.dtype)
 
 
 # ---- and back -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def show_config() -> None:
     """Print versions, processor, instruction set, threads and backends."""
     print(f"fastrnn   {version('fastrnn')}")
     print(f"python    {sys.version.split()[0]} ({platform.python_implementation()}), {platform.platform()}")
-    for package in ("numpy", "ml_dtypes", "safetensors", "numba"):
+    for package in ("numpy", "ml_dtypes", "safetensors", "numba", "numba-cuda"):
         try:
             print(f"{package:<9} {version(package)}")
         except PackageNotFoundError:

@@ -95,10 +95,8 @@ def forward(
     T, N, _ = x.shape
     sizes, n_stacked = stack.sizes, len(stack.prepared)
     D = sizes.directions
-    order = None
-    if lengths is not None and np.any(lengths[1:] > lengths[:-1]):
-        # Longest first, so that the rows still running are always the first ones and finished rows cost nothing.
-        order = np.argsort(-lengths, kind="stable")
+    order = None if lengths is None else sorted_order(lengths)
+    if lengths is not None and order is not None:
         # take and not x[:, order], whose last axis has no unit stride where x has zero strides.
         x, lengths = x.take(order, axis=1), lengths[order]
         reset = None if reset is None else reset[:, order]
@@ -139,7 +137,7 @@ def forward(
                 _directions(run, layer, x, y)
             x = y
             if dropout and layer < last:
-                keep = _drawn(y.shape, dropout, rng)
+                keep = drawn(y.shape, dropout, rng)
                 x = y * dropout_factor(keep, dropout, y.dtype)
                 if tape is not None:
                     tape.kept[layer] = keep
@@ -264,6 +262,14 @@ def _wavefront(run: _Run, outputs: Sequence[Array], steps: int) -> None:
         team.run_waves(waves)
 
 
+def sorted_order(lengths: NDArray[np.intp]) -> NDArray[np.intp] | None:
+    """Longest first, so that the rows still running are always the first ones and finished rows cost nothing.
+
+    None where they are in that order.
+    """
+    return np.argsort(-lengths, kind="stable") if np.any(lengths[1:] > lengths[:-1]) else None
+
+
 def initial(state: Array | None, shape: tuple[int, ...], dtype: Any, order: Array | None) -> Array:
     """A copy, since backends turn initial states into final ones in place."""
     if state is None:
@@ -280,7 +286,7 @@ def _allocate_states(h_0: Array, c_0: Array | None, T: int) -> States:
     return States(allocate(h_0), None if c_0 is None else allocate(c_0))
 
 
-def _drawn(shape: tuple[int, ...], p: float, rng: np.random.Generator | None) -> NDArray[np.bool_]:
+def drawn(shape: tuple[int, ...], p: float, rng: np.random.Generator | None) -> NDArray[np.bool_]:
     """Which elements dropout keeps."""
     assert rng is not None
     keep: NDArray[np.bool_] = rng.random(shape, dtype=np.float32) >= p if p < 1 else np.zeros(shape, bool)

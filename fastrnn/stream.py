@@ -19,6 +19,9 @@ class Stream:
     It keeps the weights that the layer had when it was made. Dropout is never applied. One stream belongs to one
     thread; any number of streams may share a layer.
 
+    That of a layer on a GPU keeps its state there. It takes NumPy arrays and arrays on the GPU, as the layer does, and
+    gives arrays of the kind that it is given; `state` those of the last call's kind.
+
     Parameters
     ----------
     stack : sequence.Stack
@@ -34,11 +37,16 @@ class Stream:
         self._batch_size = batch_size
         self._batch_first = batch_first
         self._dtype = stack.dtype
-        L, N = len(stack.prepared), batch_size
-        sizes = stack.sizes
+        N = batch_size
+        self._shapes = ((N, input_size), (input_size,)) if N == 1 else ((N, input_size),)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make the initial state."""
+        stack, sizes = self._stack, self._stack.sizes
+        L, N = len(stack.prepared), self._batch_size
         self._h = np.zeros((L, N, sizes.out_size), self._dtype)
         self._c = np.zeros((L, N, sizes.c_size), self._dtype) if sizes.spec.has_c else None
-        self._shapes = ((N, input_size), (input_size,)) if N == 1 else ((N, input_size),)
         # Backends may offer the whole step as one call.
         make = getattr(stack.backend, "stepper", None)
         self._step = make(stack.prepared, self._h, self._c).step if make else None
@@ -63,8 +71,7 @@ class Stream:
         """
         x = validate.real_array("x_t", x_t, self._dtype)
         if x.shape not in self._shapes:
-            expected = " or ".join(map(str, self._shapes))
-            raise ValueError(f"x_t should have shape {expected}, got: {x.shape}")
+            self._check_step(x)
         shape = (*x.shape[:-1], self._stack.sizes.out_size)
         y = np.empty(shape, self._dtype) if out is None else validate.out(out, shape, self._dtype)
         if self._step is not None and x.flags.c_contiguous and y.flags.c_contiguous and y.flags.aligned:
@@ -85,16 +92,25 @@ class Stream:
         (T, N, H_out), (N, T, H_out) or (T, H_out)
         """
         x = validate.real_array("chunk", chunk, self._dtype)
+        unbatched, swap = self._check_chunk(x)
+        y = self._run(x[:, None] if unbatched else x.swapaxes(0, 1) if swap else x)
+        return y[:, 0] if unbatched else y.swapaxes(0, 1) if swap else y
+
+    def _check_step(self, x: Array) -> None:
+        if x.shape not in self._shapes:
+            expected = " or ".join(map(str, self._shapes))
+            raise ValueError(f"x_t should have shape {expected}, got: {x.shape}")
+
+    def _check_chunk(self, x: Array) -> tuple[bool, bool]:
+        """Whether a chunk lacks the axis N, and whether that is its first one."""
         N = self._batch_size
         unbatched = x.ndim == 2 and N == 1
         if x.ndim != 3 and not unbatched:
             raise ValueError(f"chunk should be 3D{' or 2D' if N == 1 else ''}, got {x.ndim}D")
         swap = self._batch_first and not unbatched
-        steps = x[:, None] if unbatched else x.swapaxes(0, 1) if swap else x
-        if steps.shape[1:] != (N, self._input_size):
+        if (1 if unbatched else x.shape[not swap], x.shape[-1]) != (N, self._input_size):
             raise ValueError(f"chunk should have a batch of {N} and {self._input_size} features, got: shape {x.shape}")
-        y = self._run(steps)
-        return y[:, 0] if unbatched else y.swapaxes(0, 1) if swap else y
+        return unbatched, swap
 
     def _run(self, x: Array) -> Array:
         """(T, N, I) -> (T, N, H_out), through all layers."""
@@ -130,22 +146,27 @@ class Stream:
 
     @state.setter
     def state(self, value: Any) -> None:
-        states, names = self._states(), self._stack.sizes.spec.states
-        if len(states) == 1:
-            named = {"state": value}
-        else:
-            if not isinstance(value, tuple | list) or len(value) != len(states):
-                expected = f"a {'pair' if len(states) == 2 else 'tuple'} ({', '.join(names)})"
+        checked = self._checked_state(value)
+        for to, array in zip(self._states(), checked.values(), strict=True):
+            to[...] = array
+
+    def _checked_state(self, value: Any) -> dict[str, Array]:
+        """The states under their names for errors, all of the right shape."""
+        sizes = self._stack.sizes
+        n, L, N = sizes.spec.n_states, sizes.num_layers, self._batch_size
+        named = {"state": value}
+        if n > 1:
+            if not isinstance(value, tuple | list) or len(value) != n:
+                expected = f"a {'pair' if n == 2 else 'tuple'} ({', '.join(sizes.spec.states)})"
                 raise TypeError(f"state should be {expected}, got: {type(value).__name__}")
             named = {f"state[{i}]": given for i, given in enumerate(value)}
-        checked = []
-        for (name, given), to in zip(named.items(), states, strict=True):
-            array = validate.real_array(name, given, self._dtype)
-            if array.shape != to.shape:
-                raise ValueError(f"{name} should have shape {to.shape}, got: {array.shape}")
-            checked.append((to, array))
-        for to, array in checked:
-            to[...] = array
+        checked = {}
+        for i, (name, given) in enumerate(named.items()):
+            shape = (L, N, sizes.hidden_size if i else sizes.out_size)
+            array = checked[name] = validate.real_array(name, given, self._dtype)
+            if array.shape != shape:
+                raise ValueError(f"{name} should have shape {shape}, got: {array.shape}")
+        return checked
 
     def _states(self) -> tuple[Array, ...]:
         """The states themselves."""

@@ -36,6 +36,10 @@ class Gradients(NamedTuple):
     hx: Any
     params: dict[str, Array] | None
 
+    def lowered(self, batched: bool) -> Gradients:
+        """Those of a cell, of which these are with `lift`ed arguments."""
+        return self._replace(x=lower(self.x, batched), hx=lower(self.hx, batched))
+
 
 class Backward:
     """What `vjp` returns beside the result: call it with the gradient of a scalar with respect to that result.
@@ -47,7 +51,7 @@ class Backward:
     def __init__(
         self,
         stack: Stack,
-        tape: Tape,
+        tape: Any,
         a: Arguments,
         names: Sequence[Sequence[str]],
         wrt: frozenset[str],
@@ -92,31 +96,48 @@ class Backward:
         TypeError, ValueError
             An argument is not as described; nothing has been used up.
         """
-        a, stack, wrt = self._args, self._stack, self._wrt
         self._check()
         per_sample = validate.flag("per_sample", per_sample)
-        dy = self._d_output(d_output)
-        dh_n, dc_n = states_of(stack, "d_state", d_state, self._output_shape[1], a.batched)
-        if a.packed is not None:
-            dh_n, dc_n = (ordered(s, a.packed.sorted_indices) for s in (dh_n, dc_n))
-        try:
-            tape = self._tapes.pop() if self._consume else self._tapes[0]
-        except IndexError:
-            raise RuntimeError("backward was called a second time after vjp(..., consume=True)") from None
+        seeds = self._seeds(d_output, d_state)
         result = backward.backward(
-            stack,
-            tape,
-            dy,
-            dh_n,
-            dc_n,
-            wants_x="x" in wrt,
-            wants_weights="params" in wrt,
+            self._stack,
+            self._tape(),
+            *seeds,
+            wants_x="x" in self._wrt,
+            wants_weights="params" in self._wrt,
             per_sample=per_sample,
             consume=self._consume,
         )
+        return self._gradients(result, per_sample)
+
+    def through_cell(self, checked: Callable[[Any], list[Any]], d_h: Any, *, per_sample: bool) -> Gradients:
+        """Gradients through one step of a cell; `checked(d_h)` gives those of the states."""
+        states = checked(d_h)
+        batched = states[0].ndim == 2
+        lifted = tuple(lift(state, batched) for state in states)
+        return self(None, lifted if len(lifted) > 1 else lifted[0], per_sample=per_sample).lowered(batched)
+
+    def _seeds(self, d_output: Any, d_state: Any) -> tuple[Array | None, Array | None, Array | None]:
+        """dy, dh_n, dc_n as `backward.backward` takes them."""
+        a = self._args
+        dy = self._d_output(d_output)
+        dh_n, dc_n = states_of(self._stack, "d_state", d_state, self._output_shape[1], a.batched)
+        if a.packed is not None:
+            dh_n, dc_n = (ordered(s, a.packed.sorted_indices) for s in (dh_n, dc_n))
+        return dy, dh_n, dc_n
+
+    def _tape(self) -> Any:
+        try:
+            return self._tapes.pop() if self._consume else self._tapes[0]
+        except IndexError:
+            raise RuntimeError("backward was called a second time after vjp(..., consume=True)") from None
+
+    def _gradients(self, result: Any, per_sample: bool) -> Gradients:
+        """What `backward.backward` found, in the caller's shapes."""
+        a = self._args
         return Gradients(
             None if result.dx is None else sequence_back(result.dx, a),
-            state_back(result.dh_0, result.dc_0, a, stack.sizes.spec) if "hx" in wrt else None,
+            state_back(result.dh_0, result.dc_0, a, self._stack.sizes.spec) if "hx" in self._wrt else None,
             None if result.weights is None else self._params(result.weights, per_sample),
         )
 
@@ -142,10 +163,21 @@ class Backward:
         if isinstance(given, tuple):
             got = type(given).__name__ if hasattr(given, "batch_sizes") else f"a tuple of {len(given)}"
             raise TypeError(f"d_output should be one array, as the output is (d_state is its own argument), got: {got}")
-        shape = (N, T, features) if a.swap else (T, N, features) if a.batched else (T, features)
-        dy = validate.shaped("d_output", given, shape, self._stack.dtype)
+        dy = validate.shaped("d_output", given, a.outer(self._output_shape), self._stack.dtype)
         dy = dy.swapaxes(0, 1) if a.swap else dy if a.batched else dy[:, None]
         return dy if dy.strides[2] == dy.itemsize else np.ascontiguousarray(dy)
+
+
+def lift(a: Any, batched: bool) -> Any:
+    """A cell's (N, ·) or (·,) as (1, N, ·)."""
+    return a[None] if batched else a[None, None]
+
+
+def lower(a: Any, batched: bool) -> Any:
+    """The other way round, of an array, a tuple of some, or None."""
+    if a is None or isinstance(a, tuple):
+        return a and tuple(lower(part, batched) for part in a)
+    return a[0] if batched else a[0, 0]
 
 
 def _packed_like(name: str, given: PackedSequence, packed: PackedSequence) -> PackedSequence:
@@ -186,9 +218,7 @@ def vjp(
     share : bool
         Keep the caller's `x` and the output themselves, for a caller who sees to it that nobody writes to them.
     """
-    wanted = _wrt(wrt)
-    consume = validate.flag("consume", consume)
-    every = None if checkpoint_every is None else validate.size("checkpoint_every", checkpoint_every)
+    wanted, consume, every = checked_options(wrt, consume, checkpoint_every)
     a = arguments(stack, options, x, hx, lengths, reset)
     if a.reset is not None:
         a = a._replace(reset=np.array(a.reset, order="C"))
@@ -217,6 +247,11 @@ def vjp(
     return (output, final), Backward(stack, tape, a, names, wanted, consume, check)
 
 
+def checked_options(wrt: Any, consume: Any, checkpoint_every: Any) -> tuple[frozenset[str], bool, int | None]:
+    every = None if checkpoint_every is None else validate.size("checkpoint_every", checkpoint_every)
+    return _wrt(wrt), validate.flag("consume", consume), every
+
+
 def _wrt(wrt: str | Iterable[str]) -> frozenset[str]:
     if not isinstance(wrt, Iterable):
         raise TypeError(f"wrt should name some of {', '.join(map(repr, WRT))}, got: {type(wrt).__name__}")
@@ -227,3 +262,48 @@ def _wrt(wrt: str | Iterable[str]) -> frozenset[str]:
     if not given:
         raise ValueError(f"wrt should name some of {', '.join(map(repr, WRT))}, got: none")
     return frozenset(given)
+
+
+def cell_vjp(
+    stack: Stack,
+    backward_weights: list[Any],
+    names: Sequence[str],
+    checked: Callable[[Any, Any], tuple[Array, list[Array], bool]],
+    x: Any,
+    hx: Any,
+    wrt: str | Iterable[str],
+    check: Callable[[], None],
+) -> tuple[Any, tuple[int, ...], Backward]:
+    """See `layers.cell.Cell.vjp`.
+
+    Parameters
+    ----------
+    checked : function
+        ``checked(x, hx)`` gives x (N, I), the states (N, H), and whether the caller has the axis N.
+
+    Returns
+    -------
+    result : h or tuple of all states
+    shape : (N, H) or (H,)
+        Of each.
+    backward : Backward
+    """
+    rows, state, batched = checked(x, hx)
+    states = tuple(s[None] for s in state)
+    options = Options(stack.sizes.spec.kind, False, 0.0, np.random.default_rng)
+    (_, final), backward = vjp(
+        stack,
+        backward_weights,
+        [names],
+        options,
+        rows[None],
+        states if len(states) > 1 else states[0],
+        lengths=None,
+        reset=None,
+        wrt=wrt,
+        consume=False,
+        checkpoint_every=None,
+        check=check,
+    )
+    result = lower(final, batched)
+    return result, (result[0] if len(states) > 1 else result).shape, backward

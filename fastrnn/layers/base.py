@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .. import validate
 from ..backends import current as current_backend
 from ..backends import for_cell
-from ..cells import CellSpec, Weights
+from ..cells import CellSpec, Sizes, Weights
 from ..errors import BackendError
+from ..sequence import Stack
 
 Array = NDArray[Any]
 
@@ -75,13 +77,16 @@ class Layer:
     _fixed: tuple[str, ...] = ()  # attributes that say what the layer is
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {"training": partial(validate.flag, "training")}  # the others
     _spec: CellSpec
+    _sizes: Sizes
     _params: dict[str, Array]
     _prepared: dict[Any, Any]
+    _device: str = "cpu"
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], *, dtype: DTypeLike, device: str, rng: Any) -> None:
         self.training = False
         self._dtype = validate.dtype(dtype)
-        _check_device(device)
+        if device != "cpu":
+            self._device = _checked_device(device)
         self._params = {name: np.zeros(shape, self._dtype) for name, shape in shapes.items()}
         self._changed()
         if rng is not ZEROS:
@@ -217,34 +222,45 @@ class Layer:
 
     @property
     def device(self) -> str:
-        return "cpu"
+        """``"cpu"``, or ``"cuda:0"`` and so on."""
+        return self._device
 
     def to(self, *args: Any, dtype: DTypeLike | None = None, device: str | None = None) -> Self:
         """Change dtype or device, in place.
 
+        Parameters stay NumPy arrays on the host. A GPU gets copies of them at the first call, and new ones when they
+        have changed.
+
         Parameters
         ----------
         *args : str or dtype
-            ``to("float64")``, ``to("cpu")`` or both.
+            ``to("float64")``, ``to("cuda")`` or both.
         dtype : float32 or float64, optional
-        device : str, optional
+        device : "cpu", "cuda" or "cuda:N", optional
+            ``"cuda"`` is ``"cuda:0"``.
 
         Returns
         -------
         The layer itself.
+
+        Raises
+        ------
+        BackendError
+            There is no such GPU, or what it takes to use it is not installed.
         """
         for arg in args:
             if isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda"):
                 device = arg
             else:
                 dtype = validate.dtype(arg)
-        if device is not None:
-            _check_device(device)
+        new: dict[str, Any] = {}
         if dtype is not None:
-            found = validate.dtype(dtype)
-            params = {name: array.astype(found) for name, array in self._params.items()}
-            # All at once, so that nothing comes in between.
-            self.__dict__.update(_dtype=found, _params=params, _prepared={})
+            new["_dtype"] = validate.dtype(dtype)
+            new["_params"] = {name: array.astype(new["_dtype"]) for name, array in self._params.items()}
+        if device is not None and (checked := _checked_device(device)) != self._device:
+            new["_device"] = checked
+        if new:  # all at once, so that nothing comes in between
+            self.__dict__.update(new, _prepared={})
         return self
 
     def astype(self, dtype: DTypeLike) -> Self:
@@ -263,25 +279,32 @@ class Layer:
     def flatten_parameters(self) -> None:
         """Does nothing: for code written for torch that calls it."""
 
-    def _prepare(self, key: Any, make: Any) -> Any:
-        """What `make()` gives, kept until the weights change."""
-        cache = self._prepared
-        backend = current_backend()
-        if (backend, key) not in cache:
-            cache[backend, key] = make(for_cell(self._spec, backend))
-        return cache[backend, key]
-
     def _weights(self) -> list[Weights]:
         """By layer, then direction."""
         raise NotImplementedError
 
-    def _backward_weights(self) -> list[Any]:
-        """What the backend in force wants of the weights for gradients."""
+    def _stack(self) -> Stack:
+        """What runs the layer on its device: made once, and again when the weights have changed."""
+        cache = self._prepared
+        key = current_backend() if self._device == "cpu" else self._device
+        if key not in cache:
+            if self._device == "cpu":
+                backend = for_cell(self._spec, current_backend())
+                prepared = [backend.prepare(self._spec, weights) for weights in self._weights()]
+                cache[key] = Stack(self._sizes, self._dtype, prepared, backend)
+            else:
+                cache[key] = gpu().stack(self._device, self._sizes, self._dtype, self._weights())
+        stack: Stack = cache[key]
+        return stack
 
-        def make(backend: Any) -> list[Any]:
-            return [backend.prepare_backward(self._spec, weights) for weights in self._weights()]
-
-        found: list[Any] = self._prepare("backward", make)
+    def _backward_weights(self, stack: Stack) -> list[Any]:
+        """What a backend wants of the weights for gradients; on a GPU the stack has it all."""
+        if self._device != "cpu":
+            return []
+        cache, key = self._prepared, (stack.backend, "backward")
+        if key not in cache:
+            cache[key] = [stack.backend.prepare_backward(self._spec, weights) for weights in self._weights()]
+        found: list[Any] = cache[key]
         return found
 
     def _unchanged(self) -> Callable[[], None]:
@@ -315,10 +338,24 @@ def _quoted(names: list[Any]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _check_device(device: Any) -> None:
-    if not isinstance(device, str) or device.split(":")[0] not in ("cpu", "cuda"):
+def _checked_device(device: Any) -> str:
+    """The device's full name; raises where it cannot be used."""
+    if device == "cpu":
+        return "cpu"
+    kind, colon, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if kind != "cuda" or (colon and not (index.isascii() and index.isdecimal())):
         raise ValueError(f"device should be 'cpu', 'cuda' or 'cuda:N', got: {device!r}")
-    if device.startswith("cuda"):
-        raise BackendError(f"device {device!r} cannot be used: this version of fastrnn runs on the CPU only")
-    if device != "cpu":
-        raise ValueError(f"device should be 'cpu', 'cuda' or 'cuda:N', got: {device!r}")
+    name = f"cuda:{int(index or 0)}"
+    try:
+        gpu().device_of(name)
+    except BackendError as error:
+        raise BackendError(f"device {device!r} cannot be used: {error}") from error
+    return name
+
+
+def gpu() -> Any:
+    """What runs calls on a GPU: `cuda.call`, imported when it is needed."""
+    try:
+        return import_module("fastrnn.cuda.call")
+    except ImportError as error:
+        raise BackendError(f'{error}. To have it, pip install "fastrnn[cuda]"') from error

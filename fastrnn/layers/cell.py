@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import validate
-from ..call import Options
 from ..cells import GRU as GRU_SPEC
 from ..cells import LSTM as LSTM_SPEC
 from ..cells import CellSpec, Sizes, Weights
-from ..sequence import Stack
-from .base import Layer
+from .base import Layer, gpu
 from .recurrent import nonlinearity_spec
 
 if TYPE_CHECKING:
@@ -62,8 +60,10 @@ class Cell(Layer):
         TypeError, ValueError
             An argument is not as described.
         """
-        rows, state, batched = self._checked_call(x, hx)
         stack = self._stack()
+        if self._device != "cpu":
+            return gpu().cell(stack, self._checked_call, x, hx)
+        rows, state, batched = self._checked_call(x, hx)
         y = np.empty_like(state[0])
         stack.backend.forward(stack.prepared[0], rows[None], y[None], state[0], state[1] if self._spec.has_c else None)
         new = [s if batched else s[0] for s in state]
@@ -94,30 +94,15 @@ class Cell(Layer):
         TypeError, ValueError
             An argument is not as described.
         """
-        from ..vjp import vjp
+        from ..vjp import cell_vjp
 
         check = self._unchanged()  # first, so that a change of the weights meanwhile is seen
-        rows, state, batched = self._checked_call(x, hx)
-        states = tuple(s[None] for s in state)
-        (_, final), backward = vjp(
-            self._stack(),
-            self._backward_weights(),
-            [list(self._params)],
-            Options(type(self).__name__, False, 0.0, lambda: self._rng),
-            rows[None],
-            states if self._spec.has_c else states[0],
-            lengths=None,
-            reset=None,
-            wrt=wrt,
-            consume=False,
-            checkpoint_every=None,
-            check=check,
+        stack = self._stack()
+        run = cell_vjp if self._device == "cpu" else gpu().cell_vjp
+        result, shape, backward = run(
+            stack, self._backward_weights(stack), list(self._params), self._checked_call, x, hx, wrt, check
         )
-        new = [s[0] if batched else s[0, 0] for s in (final if self._spec.has_c else (final,))]
-        shape = (len(rows), self.hidden_size)
-        return tuple(new) if self._spec.has_c else new[0], CellBackward(
-            backward, shape, self._dtype, batched, self._spec
-        )
+        return result, CellBackward(backward, shape, self._dtype, self._spec)
 
     def _checked_call(self, x: ArrayLike, hx: Any) -> tuple[Array, list[Array], bool]:
         """x (N, I), fresh arrays of the states (N, H), and whether the caller has the axis N."""
@@ -136,12 +121,6 @@ class Cell(Layer):
 
     def _weights(self) -> list[Weights]:
         return [Weights(**dict(zip(self._sizes.fields, self._params.values(), strict=True)))]
-
-    def _stack(self) -> Stack:
-        stack: Stack = self._prepare(
-            "stack", lambda b: Stack(self._sizes, self._dtype, [b.prepare(self._spec, *self._weights())], b)
-        )
-        return stack
 
     def _given(self, hx: Any) -> tuple[Any, ...]:
         if hx is None:
@@ -181,11 +160,9 @@ class Cell(Layer):
 class CellBackward:
     """What `Cell.vjp` returns beside the result; pure, like `vjp.Backward`."""
 
-    def __init__(
-        self, backward: Backward, shape: tuple[int, int], dtype: np.dtype[Any], batched: bool, spec: CellSpec
-    ) -> None:
-        self._backward, self._batched, self._spec = backward, batched, spec
-        self._dtype, self._shape = dtype, shape if batched else shape[1:]
+    def __init__(self, backward: Backward, shape: tuple[int, ...], dtype: np.dtype[Any], spec: CellSpec) -> None:
+        self._backward, self._spec = backward, spec
+        self._dtype, self._shape = dtype, shape
 
     def __call__(self, d_h: Any, *, per_sample: bool = False) -> Gradients:
         """Gradients of a scalar with respect to what ``wrt`` named.
@@ -208,6 +185,10 @@ class CellBackward:
         TypeError, ValueError
             An argument is not as described.
         """
+        return self._backward.through_cell(self._checked, d_h, per_sample=per_sample)
+
+    def _checked(self, d_h: Any) -> list[Array]:
+        """The gradients of the states, in the caller's shape."""
         given = [d_h]
         if self._spec.has_c:
             if not isinstance(d_h, tuple | list) or len(d_h) != 2:
@@ -218,16 +199,8 @@ class CellBackward:
         states = []
         for name, value in zip(names, given, strict=True):
             value = np.zeros(self._shape, self._dtype) if value is None and self._spec.has_c else value
-            array = validate.shaped(name, value, self._shape, self._dtype)
-            states.append(array[None] if self._batched else array[None, None])
-        grads = self._backward(None, tuple(states) if self._spec.has_c else states[0], per_sample=per_sample)
-
-        def back(a: Any) -> Any:
-            if a is None or isinstance(a, tuple):
-                return a and tuple(map(back, a))
-            return a[0] if self._batched else a[0, 0]
-
-        return grads._replace(x=back(grads.x), hx=back(grads.hx))
+            states.append(validate.shaped(name, value, self._shape, self._dtype))
+        return states
 
 
 class RNNCell(Cell):

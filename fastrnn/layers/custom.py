@@ -29,8 +29,8 @@ class Recurrent(RecurrentBase):
     bidirectional : bool
         A second direction runs from the last step to the first; its output follows the first's (D = 2).
     dtype : float32 or float64
-    device : str
-        ``"cpu"``.
+    device : "cpu", "cuda" or "cuda:N"
+        Where it runs; parameters are NumPy arrays on the host all the same. See `to`.
     rng : int, numpy.random.Generator or None
         Draws the initial parameters, uniform in ±1/sqrt(H), and dropout.
 
@@ -50,7 +50,7 @@ class Recurrent(RecurrentBase):
     Notes
     -----
     The ``cython`` backend runs torch's cells only: where it is in force, such a layer runs on ``numba``, which
-    ``pip install "fastrnn[numba]"`` installs, or raises BackendError.
+    ``pip install "fastrnn[numba]"`` installs, or raises BackendError. On a GPU it runs as the others do.
 
     Examples
     --------

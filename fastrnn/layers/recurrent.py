@@ -33,8 +33,8 @@ class RNN(RecurrentBase):
     bidirectional : bool
         A second direction runs from the last step to the first; its output follows the first's (D = 2).
     dtype : float32 or float64
-    device : str
-        ``"cpu"``.
+    device : "cpu", "cuda" or "cuda:N"
+        Where it runs; parameters are NumPy arrays on the host all the same. See `to`.
     rng : int, numpy.random.Generator or None
         Draws the initial parameters, uniform in ±1/sqrt(H), and dropout.
 
@@ -110,8 +110,8 @@ class LSTM(RecurrentBase):
     proj_size : int
         Size of the projection (P), 0 for none; the output then has P features (H_out) and not H.
     dtype : float32 or float64
-    device : str
-        ``"cpu"``.
+    device : "cpu", "cuda" or "cuda:N"
+        Where it runs; parameters are NumPy arrays on the host all the same. See `to`.
     rng : int, numpy.random.Generator or None
         Draws the initial parameters, uniform in ±1/sqrt(H), and dropout.
 
@@ -186,8 +186,8 @@ class GRU(RecurrentBase):
     bidirectional : bool
         A second direction runs from the last step to the first; its output follows the first's (D = 2).
     dtype : float32 or float64
-    device : str
-        ``"cpu"``.
+    device : "cpu", "cuda" or "cuda:N"
+        Where it runs; parameters are NumPy arrays on the host all the same. See `to`.
     rng : int, numpy.random.Generator or None
         Draws the initial parameters, uniform in ±1/sqrt(H), and dropout.
 

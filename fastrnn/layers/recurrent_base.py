@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .. import validate
 from ..call import Options, call
 from ..cells import CellSpec, Sizes, Weights
-from ..sequence import Stack
-from .base import Layer
+from .base import Layer, gpu
 
 if TYPE_CHECKING:  # imported when first used, so that `import fastrnn` costs little
     from ..packing import PackedSequence
@@ -102,14 +101,6 @@ class RecurrentBase(Layer):
         fields = self._sizes.fields
         return [Weights(**dict(zip(fields, arrays, strict=True))) for arrays in self.all_weights]
 
-    def _stack(self) -> Stack:
-        def make(backend: Any) -> Stack:
-            prepared = [backend.prepare(self._spec, weights) for weights in self._weights()]
-            return Stack(self._sizes, self._dtype, prepared, backend)
-
-        stack: Stack = self._prepare("stack", make)
-        return stack
-
     def _options(self) -> Options:
         dropout = self.dropout if self.training else 0.0
         return Options(type(self).__name__, self.batch_first, dropout, lambda: self._rng)
@@ -158,8 +149,19 @@ class RecurrentBase(Layer):
         ------
         TypeError, ValueError
             An argument is not as described; nothing has been changed.
+        BackendError
+            The layer is on a GPU, which is out of memory or cannot be used any more.
+
+        Notes
+        -----
+        On a GPU, arrays may also be another library's that lie there (CuPy, JAX, Numba, torch; in general what has
+        ``__cuda_array_interface__`` or DLPack): all of them or none, `lengths` and `reset` aside. They have the layer's
+        dtype, and are neither cast nor copied to the host; values of such `lengths` are not checked, one below 0 or
+        above T counts as 0 or T. The work is done on the library's current stream, and results are arrays of that
+        library; of one that is not known, `cuda.arrays.DeviceArray`.
         """
-        return call(
+        run = call if self._device == "cpu" else gpu().call
+        return run(
             self._stack(),
             self._options(),
             x,
@@ -211,13 +213,18 @@ class RecurrentBase(Layer):
         Notes
         -----
         In training mode dropout is applied, and the gradients are those for the mask that was drawn.
+
+        On a GPU, gradients are arrays of the kind that `x` is of, and `d_output` and `d_state` have to be; with
+        `checkpoint_every` they are the same within rounding, not to the last bit.
         """
         from ..vjp import vjp
 
         check = self._unchanged()  # first, so that a change of the weights meanwhile is seen
-        return vjp(
-            self._stack(),
-            self._backward_weights(),
+        stack = self._stack()
+        run = vjp if self._device == "cpu" else gpu().vjp
+        found: tuple[Any, Backward] = run(
+            stack,
+            self._backward_weights(stack),
             self._names,
             self._options(),
             x,
@@ -229,6 +236,7 @@ class RecurrentBase(Layer):
             checkpoint_every=checkpoint_every,
             check=check,
         )
+        return found
 
     def stream(self, batch_size: int = 1) -> Stream:
         """An object that runs the layer step by step and keeps the state.
@@ -251,7 +259,9 @@ class RecurrentBase(Layer):
 
         if self.bidirectional:
             raise ValueError("stream needs a layer of one direction, got: bidirectional=True")
-        return Stream(self._stack(), validate.size("batch_size", batch_size), self.batch_first)
+        make = Stream if self._device == "cpu" else gpu().Stream
+        stream: Stream = make(self._stack(), validate.size("batch_size", batch_size), self.batch_first)
+        return stream
 
     def __repr__(self) -> str:
         text = f"{type(self).__name__}({self.input_size}, {self.hidden_size}"
