@@ -53,9 +53,12 @@ class CellSpec(NamedTuple):
         """Whether there are states besides h."""
         return self.n_states > 1
 
-    def split_c(self, c: np.ndarray) -> tuple[np.ndarray, ...]:
+    def split_c(self, c: Any) -> tuple[Any, ...]:
         """The states besides h, which lie side by side in c (..., (S-1)*H)."""
-        return (c,) if self.n_states == 2 else tuple(np.split(c, self.n_states - 1, axis=-1))
+        if self.n_states == 2:
+            return (c,)
+        H = c.shape[-1] // (self.n_states - 1)
+        return tuple(c[..., i * H : (i + 1) * H] for i in range(self.n_states - 1))
 
     def chain_rule(self) -> Callable[..., Any]:
         """`backward`, or what is derived in its place."""

@@ -3,6 +3,8 @@
 All run in this process, in turn, on the same input and with the same number of threads; a figure is the median of the
 time of a call divided by its steps. Before that each result is held to the float64 reference: where one is something
 else altogether, the exit status is 1. The repository's asv_bench/compare.py does the same at length, with more engines.
+
+With --device cuda: every way through the GPU engine, on arrays that are on the GPU, beside torch where it is installed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from itertools import product
 from typing import NamedTuple
 
 from ..config import processor
-from . import show
+from . import gpu, show
 from .engines import AGREE, OPENERS, SPECS, Engine, Problem, opened
 from .timing import Timing, settled
 from .verify import positive
@@ -50,14 +52,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--cell", choices=SPECS, help="only this one")
     parser.add_argument("--hidden", type=positive, metavar="H", help="only this hidden size")
     parser.add_argument("--batch", type=positive, metavar="N", help="only this many rows")
-    parser.add_argument("--steps", type=positive, default=STEPS, metavar="T", help=f"of a call (default: {STEPS})")
-    parser.add_argument("--threads", type=positive, default=1, metavar="K", help="of each engine (default: 1)")
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, metavar="R", help=f"(default: {ROUNDS})")
+    parser.add_argument("--steps", type=positive, metavar="T", help=f"of a call (default: {STEPS}; on a GPU 512)")
+    parser.add_argument("--threads", type=positive, metavar="K", help="of each engine (default: 1)")
+    parser.add_argument("--rounds", type=positive, metavar="R", help=f"(default: {ROUNDS})")
     parser.add_argument("--alone", action="store_true", help="leave the other engines out")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--device", default="cpu", help="where: cpu (default), cuda or cuda:N")
+    gpu.add_arguments(parser)
 
 
 def execute(args: Namespace) -> int:
+    if args.device != "cpu":
+        refuse(args, ("threads", "rounds"), "of the CPU")
+        return gpu.execute(args)
+    refuse(args, gpu.OPTIONS, "for --device cuda")
+    args.steps, args.threads, args.rounds = args.steps or STEPS, args.threads or 1, args.rounds or ROUNDS
     problems = chosen(args)
     measured = []
     with (
@@ -72,6 +81,12 @@ def execute(args: Namespace) -> int:
     else:
         print_rows(args, engines, left_out, measured)
     return 1 if any(m.wrong for m in measured) else 0
+
+
+def refuse(args: Namespace, options: Sequence[str], what: str) -> None:
+    for option in options:
+        if getattr(args, option):
+            raise ValueError(f"--{option} is {what} (see fastrnn bench --help)")
 
 
 def chosen(args: Namespace) -> list[Problem]:

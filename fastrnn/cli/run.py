@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--lengths", metavar="L.npy", help="steps of each row, integers (N,): 0 past them")
     parser.add_argument("--state-in", metavar="S.npz", help="initial states: h_0 and c_0, or h_n and c_n")
     parser.add_argument("--state-out", metavar="S.npz", help="the final states, h_n and c_n, are written here")
-    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--device", default="cpu", help="where: cpu (default), cuda or cuda:N")
     parser.add_argument(
         "--max-memory", type=memory, default="256M", metavar="SIZE", help="for one chunk: 500k, 256M (default), 2G"
     )

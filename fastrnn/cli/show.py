@@ -53,14 +53,15 @@ def _print_rich_table(titles: Sequence[str], right: Sequence[bool], cells: Seque
 
 def print_json(value: object) -> None:
     """Strict JSON: a number that is not finite is null."""
-    print(json.dumps(_jsonable(value), indent=2, allow_nan=False))
+    print(json.dumps(jsonable(value), indent=2, allow_nan=False))
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """`value` without numbers that are not finite: they are None."""
     if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from cli_tools import normal, save_array, save_layer
+from cli_tools import normal, save_array, save_layer, subprocess_of
 
 import fastrnn
 
@@ -47,6 +49,19 @@ def test_run_of_a_single_sequence_goes_on_where_it_ended(cli, folder, assert_clo
     assert cli(*run, "--input", "x.npy", "--output", "y1.npy", "--state-in", "s.npz")[0] == 0
     y, _ = layer(x)
     assert_close(np.concatenate([np.load("y0.npy"), np.load("y1.npy")]), y, "float32")
+
+
+@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="needs numba-cuda")
+def test_run_on_a_gpu(folder, assert_close):
+    """Numba's simulator is one, in a process of its own."""
+    layer = save_layer(fastrnn.LSTM(2, 3, bidirectional=True, rng=0))
+    x, lengths = save_array("x.npy", normal(4, 3, 2)), save_array("lengths.npy", np.array([4, 0, 2]))
+    files = ("model.npz", "--input", "x.npy", "--output", "y.npy", "--lengths", "lengths.npy", "--state-out", "s.npz")
+    run = subprocess_of("run", *files, "--device", "cuda", env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"})
+    assert (run.communicate(timeout=120)[1], run.returncode) == ("", 0)
+    y, (h_n, c_n) = layer(x, lengths=lengths)
+    states = fastrnn.load("s.npz")
+    assert_close((np.load("y.npy"), states["h_n"], states["c_n"]), (y, h_n, c_n), "float32")
 
 
 @pytest.mark.parametrize("dtype", ["int16", "bool", "float16", ">f8"])
