@@ -14,7 +14,7 @@ from hypothesis import settings
 import fastrnn
 
 # Modules that tests share (sampler.py and the like) are in folders that --import-mode=importlib leaves out of the path.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "parity")]
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in (".", "parity", "gpu")]
 
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

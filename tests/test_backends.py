@@ -262,6 +262,19 @@ def test_the_table_and_the_choice():
     assert (results["reference"] != results["cython"]).any()  # so that the lines above can tell them apart
 
 
+def test_cuda_precision():
+    backends = import_module("fastrnn.backends")
+    assert backends.cuda_precision() == "ieee"
+    try:
+        fastrnn.set_cuda_precision("tf32")
+        assert backends.cuda_precision() == "tf32"
+        for wrong in ("bf16", None, True):
+            with pytest.raises(ValueError, match="precision should be 'ieee' or 'tf32', got:"):
+                fastrnn.set_cuda_precision(wrong)
+    finally:
+        fastrnn.set_cuda_precision("ieee")
+
+
 @pytest.mark.parametrize("choose", ["set_backend", "use_backend"])
 def test_unknown_backends(choose):
     def call(name):

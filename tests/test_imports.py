@@ -50,6 +50,20 @@ ALLOWED = {
     "backends.cython": {"_cpu", "_team", "backends", "backends.rows", "cells", "errors", "memory", "threads"},
     "backends.rows": set(),
     "backends.numba": {"backends", "cells", "errors", "jit"},
+    "backends.cuda": {"backends", "cells", "cuda", "errors"},
+    "cuda": {
+        "atomic",
+        "backends",
+        "backward",
+        "call",
+        "cells",
+        "derive",
+        "errors",
+        "sequence",
+        "stream",
+        "validate",
+        "vjp",
+    },
     "jit": {
         "_memory",
         "backends",
@@ -79,6 +93,7 @@ ALLOWED = {
         "call",
         "cells",
         "checkpoint",
+        "cuda",
         "custom",
         "errors",
         "packing",
@@ -100,9 +115,9 @@ ALLOWED = {
         "threads",
         "vjp",
     },
-    "cli": {"atomic", "cells", "checkpoint", "config", "errors", "fastrnn"},
+    "cli": {"atomic", "cells", "checkpoint", "config", "cuda", "elementary", "errors", "fastrnn"},
 }
-MAY_IMPORT_TORCH = ("interop/", "cli/engines.py")
+MAY_IMPORT_TORCH = ("interop/", "cli/engines.py", "cli/gpu/")
 
 
 def modules_after(code):

@@ -82,7 +82,7 @@ def test_constructors_of_layers(name, options, error, words):
         (lambda: fastrnn.GRU(2, 3, 1, True, False, 0.0, False, 0), TypeError, "positional"),
         (lambda: fastrnn.GRU(2, 3, proj_size=1), TypeError, "proj_size"),
         (lambda: fastrnn.GRU(2, 3, nonlinearity="relu"), TypeError, "nonlinearity"),
-        (lambda: fastrnn.GRU(2, 3, device="cuda"), fastrnn.BackendError, "device 'cuda'"),
+        (lambda: fastrnn.GRU(2, 3, device="cuda:99"), fastrnn.BackendError, "device 'cuda:99' cannot be used: "),
     ],
 )
 def test_constructors_of_one_class(call, error, words):
@@ -374,9 +374,11 @@ def test_wrong_batch_sizes_of_streams(size, error):
         (lambda layer: layer.to("float16"), TypeError, "dtype should be float32 or float64"),
         (lambda layer: layer.to(dtype=int), TypeError, "dtype should be float32 or float64"),
         (lambda layer: layer.to("nowhere"), TypeError, "dtype should be float32 or float64"),
-        (lambda layer: layer.to("cuda:0"), fastrnn.BackendError, "device 'cuda:0'"),
+        (lambda layer: layer.to("cuda:99"), fastrnn.BackendError, "device 'cuda:99' cannot be used: "),
         (lambda layer: layer.to(device="tpu"), ValueError, "device should be .*got: 'tpu'"),
-        (lambda layer: layer.to("float64", "cuda"), fastrnn.BackendError, "device 'cuda'"),
+        (lambda layer: layer.to(device="cuda:one"), ValueError, "device should be .*got: 'cuda:one'"),
+        (lambda layer: layer.to(device="cuda:-1"), ValueError, "device should be .*got: 'cuda:-1'"),
+        (lambda layer: layer.to("float64", "cuda:99"), fastrnn.BackendError, "device 'cuda:99' cannot be used: "),
         (lambda layer: layer.astype("int8"), TypeError, "dtype should be float32 or float64"),
         (lambda layer: layer.train("yes"), TypeError, "mode should be of type bool, got: str"),
         (lambda layer: layer.reset_parameters(rng="x"), TypeError, "rng"),
