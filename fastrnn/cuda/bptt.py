@@ -81,9 +81,9 @@ def plan(spec: CellSpec, H: int, N: int, D: int, multiprocessors: int) -> Plan |
     return None
 
 
-def fits(spec: CellSpec, dtype: Any, H: int, N: int, D: int, properties: Any) -> bool:
-    """Whether the kernel is for that shape on a device with `properties.multiprocessors`; not for projections."""
-    return dtype == np.float32 and plan(spec, H, N, D, properties.multiprocessors) is not None
+def fits(spec: CellSpec, dtype: Any, H: int, N: int, D: int, device: Any, precision: str = "ieee") -> bool:
+    """Whether the kernel is for that shape on a device with `device.multiprocessors`; not for projections."""
+    return dtype == np.float32 and plan(spec, H, N, D, device.multiprocessors) is not None
 
 
 def grid(spec: CellSpec, H: int, N: int, D: int, multiprocessors: int) -> tuple[int, int]:
@@ -91,6 +91,14 @@ def grid(spec: CellSpec, H: int, N: int, D: int, multiprocessors: int) -> tuple[
     chosen = plan(spec, H, N, D, multiprocessors)
     assert chosen is not None
     return chosen.blocks * chosen.groups, D
+
+
+def planned(
+    spec: CellSpec, H: int, N: int, D: int, device: Any, precision: str, **options: bool
+) -> tuple[Kernel, tuple[int, int]]:
+    """The kernel for a layer on a device, and its blocks; `options` are those of `kernel`."""
+    many = device.multiprocessors
+    return kernel(spec, H, N, D, **options, multiprocessors=many), grid(spec, H, N, D, many)
 
 
 @cache

@@ -20,7 +20,9 @@ from ..cells import CellSpec
 from ..errors import BackendError
 from .runtime import Device
 
-#: Short names and modules, the first one that fits is taken. A module has ``fits(spec, dtype, H, N, D, device)``.
+#: Short names and modules, the first one that fits is taken. A module has
+#: ``fits(spec, dtype, H, N, D, device, precision)``, and ``planned(spec, H, N, D, device, precision, **options)``: the
+#: kernel and its blocks.
 FORWARD = {"a0": "one_block", "a": "small_batch", "b": "tensor_cores"}
 BACKWARD = {"c": "bptt"}
 
@@ -77,8 +79,7 @@ def _fitting(
 ) -> ModuleType | None:
     """The module, where it has a kernel for the layer."""
     module = import_module(f"{__package__}.{kind}")
-    options = {"precision": precision} if kind == "tensor_cores" else {}
-    return module if module.fits(spec, dtype, H, N, D, device, **options) else None
+    return module if module.fits(spec, dtype, H, N, D, device, precision) else None
 
 
 @lru_cache

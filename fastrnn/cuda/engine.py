@@ -47,6 +47,8 @@ _LONG_CHUNK_BYTES = 1 << 30
 class Prepared:
     """A layer's weights on the device."""
 
+    _part = False  # of another one, which keeps the memory
+
     def __init__(self, stream: Stream, spec: CellSpec, weights: Sequence[Weights]) -> None:
         self._stream = stream
         self._streams: set[Stream] = set()
@@ -91,7 +93,7 @@ class Prepared:
     def direction(self, d: int) -> Prepared:
         """The weights of one direction."""
         one = copy(self)
-        one.D, one._w_hh_t, one._streams = 1, None, self._streams
+        one.D, one._w_hh_t, one._part = 1, None, True
         for name in ("w_ih", "w_hh", "w_hr", "unit", "b_ih", "b_hh"):
             whole: Array | None = getattr(self, name)
             if whole is not None:
@@ -111,7 +113,7 @@ class Prepared:
 
     def __del__(self) -> None:
         # The memory goes back in the order of the stream it was made on: others may still read it.
-        if self._streams - {self._stream}:
+        if not self._part and self._streams - {self._stream}:
             for stream in self._streams:
                 with suppress(Exception):
                     stream.wait()

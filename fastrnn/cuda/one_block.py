@@ -37,13 +37,20 @@ def _threads(H: int, slices: int) -> int:
     return -(-H * slices // 32) * 32
 
 
-def fits(spec: CellSpec, dtype: Any, H: int, N: int, D: int, properties: Any) -> bool:
+def fits(spec: CellSpec, dtype: Any, H: int, N: int, D: int, device: Any, precision: str = "ieee") -> bool:
     """Whether the kernel can be had: float32, no unit weights, and registers enough for w_hh."""
     return np.dtype(dtype) == np.float32 and spec.recurrent and not spec.unit_weights and slices(spec, H) is not None
 
 
 def grid(N: int, D: int) -> tuple[int, int]:
     return N, D
+
+
+def planned(
+    spec: CellSpec, H: int, N: int, D: int, device: Any, precision: str, **options: bool
+) -> tuple[Kernel, tuple[int, int]]:
+    """The kernel for a layer on a device, and its blocks; `options` are those of `kernel`."""
+    return kernel(spec, H, N, D, **options, slices=slices(spec, H)), grid(N, D)
 
 
 @cache

@@ -116,16 +116,8 @@ def _planned(
     module: Any, spec: CellSpec, H: int, N: int, D: int, device: Device, precision: str, **options: bool
 ) -> tuple[Kernel, tuple[int, int]]:
     """The kernel for a layer, and its blocks."""
-    of, many = (spec, H, N, D), device.multiprocessors
-    if kind(module) == "bptt":
-        return module.kernel(*of, **options, multiprocessors=many), module.grid(*of, many)
-    if kind(module) == "one_block":
-        return module.kernel(*of, **options, slices=module.slices(spec, H)), module.grid(N, D)
-    if kind(module) == "tensor_cores":
-        tuning = module.tuning(*of, many, device.shared_per_block, precision)
-        return module.kernel(*of, **options, precision=precision, tuning=tuning), module.grid(H, N, D, tuning)
-    tuning = module.tuning(*of, many)
-    return module.kernel(*of, **options, tuning=tuning), module.grid(H, D, tuning)
+    found: tuple[Kernel, tuple[int, int]] = module.planned(spec, H, N, D, device, precision, **options)
+    return found
 
 
 def _fits(y: Array) -> bool:

@@ -84,7 +84,7 @@ def tuning(spec: CellSpec, H: int, N: int, D: int, multiprocessors: int) -> Tuni
     return None
 
 
-def fits(spec: CellSpec, dtype: Any, H: int, N: int, D: int, properties: Any) -> bool:
+def fits(spec: CellSpec, dtype: Any, H: int, N: int, D: int, device: Any, precision: str = "ieee") -> bool:
     """Whether the kernel can be had: float32, no unit weights, H a multiple of 4, and registers enough for w_hh."""
     return (
         np.dtype(dtype) == np.float32
@@ -92,12 +92,21 @@ def fits(spec: CellSpec, dtype: Any, H: int, N: int, D: int, properties: Any) ->
         and not spec.unit_weights
         and H % 4 == 0
         and 0 < N <= MAX_ROWS
-        and tuning(spec, H, N, D, properties.multiprocessors) is not None
+        and tuning(spec, H, N, D, device.multiprocessors) is not None
     )
 
 
 def grid(H: int, D: int, tuning: Tuning) -> tuple[int, int]:
     return -(-H // tuning.units), D
+
+
+def planned(
+    spec: CellSpec, H: int, N: int, D: int, device: Any, precision: str, **options: bool
+) -> tuple[Kernel, tuple[int, int]]:
+    """The kernel for a layer on a device, and its blocks; `options` are those of `kernel`."""
+    how = tuning(spec, H, N, D, device.multiprocessors)
+    assert how is not None
+    return kernel(spec, H, N, D, **options, tuning=how), grid(H, D, how)
 
 
 @cache

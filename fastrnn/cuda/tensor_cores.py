@@ -50,6 +50,15 @@ def grid(H: int, N: int, D: int, tuning: Tuning) -> tuple[int, int]:
     return tuning.groups(N) * tuning.blocks(H), D
 
 
+def planned(
+    spec: CellSpec, H: int, N: int, D: int, device: Any, precision: str, **options: bool
+) -> tuple[Kernel, tuple[int, int]]:
+    """The kernel for a layer on a device, and its blocks; `options` are those of `kernel`."""
+    how = tuning(spec, H, N, D, device.multiprocessors, device.shared_per_block, precision)
+    assert how is not None
+    return kernel(spec, H, N, D, **options, precision=precision, tuning=how), grid(H, N, D, how)
+
+
 # gx, gx_t, gx_n, w_hh, b_ih, b_hh, h_0, c_0, h_n, c_n, y, y_t, y_n, lengths, reset, gh_all, c_all, status, T, reverse,
 # spins
 PARAMETERS = "fnnffffffffnnibffinnn"

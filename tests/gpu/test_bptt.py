@@ -5,10 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from unittest import mock
 
-import body_tools
-import executor
 import numpy as np
 import pytest
+
+pytest.importorskip("greenlet")
+
+import body_tools
+import executor
 
 from fastrnn.backends import Record, reference
 from fastrnn.cells import CELLS, GRU, LSTM, RNN_RELU, RNN_TANH, CellSpec, Weights

@@ -19,7 +19,6 @@ from forward_case import Forward
 from forward_cases import Case
 
 from fastrnn.cells import GRU, LSTM
-from fastrnn.cuda.tiling import Tuning
 
 Wrong = AssertionError  # results
 Edit = tuple[str, str]
@@ -62,7 +61,7 @@ def tensor_cores(edits: tuple[Edit, ...], seed: int, nan: bool) -> None:
         as_sentinel(given.gx)
 
     case = Forward(LSTM, 32, 8, T=5, keep=True, draw=seed, change=change if nan else None)
-    module, tuning = load("tensor_cores", edits), Tuning(1, 1, 2)
+    module, tuning = load("tensor_cores", edits), load("tensor_cores").Tuning(1, 1, 2)
     kernel = module.kernel(*case.shape, **case.flags, precision="ieee", tuning=tuning)
     grid = module.grid(*case.shape[1:], tuning)
     if nan:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import executor
 import numpy as np
 import pytest
+
+pytest.importorskip("greenlet")
+
+import executor
 from forward_case import Forward
 
 from fastrnn.cells import CELLS, GRU, LSTM, RNN_RELU, RNN_TANH
-from fastrnn.cuda.tiling import Tuning, tuning
+
+tensor_cores = executor.load("tensor_cores")
+Tuning, tuning = tensor_cores.Tuning, tensor_cores.tuning
 
 RAGGED = [5, 0, 3, 1, 5, 4, 2, 0, 5, 1, 3]
 H100 = SimpleNamespace(multiprocessors=132, shared_per_block=227 * 1024, capability=(9, 0))
@@ -225,9 +230,10 @@ def test_what_is_large_enough():
 
 
 def test_fits():
-    module = executor.load("tensor_cores")
-    assert module.fits(LSTM, np.dtype("f4"), 512, 16, 1, H100)
-    assert not module.fits(LSTM, np.dtype("f8"), 512, 16, 1, H100)
-    assert not module.fits(LSTM, np.dtype("f4"), 500, 16, 1, H100)
-    assert not module.fits(LSTM._replace(unit_weights=1), np.dtype("f4"), 512, 16, 1, H100)
-    assert not module.fits(LSTM, np.dtype("f4"), 512, 16, 1, SimpleNamespace(**{**vars(H100), "capability": (7, 5)}))
+    assert tensor_cores.fits(LSTM, np.dtype("f4"), 512, 16, 1, H100)
+    assert not tensor_cores.fits(LSTM, np.dtype("f8"), 512, 16, 1, H100)
+    assert not tensor_cores.fits(LSTM, np.dtype("f4"), 500, 16, 1, H100)
+    assert not tensor_cores.fits(LSTM._replace(unit_weights=1), np.dtype("f4"), 512, 16, 1, H100)
+    assert not tensor_cores.fits(
+        LSTM, np.dtype("f4"), 512, 16, 1, SimpleNamespace(**{**vars(H100), "capability": (7, 5)})
+    )
