@@ -18,6 +18,7 @@ from . import elementwise, runtime, sequence
 from .arrays import Port, overlap, port
 from .runtime import Array, Device
 from .stream import Stream as Stream
+from .tape import Tape
 
 
 def device_of(name: str) -> Device:
@@ -140,7 +141,7 @@ def _rows(way: Port, a: Arguments, needs_order: bool) -> sequence.Rows:
     """Lengths and resets on the GPU."""
     reset = None
     if a.reset is not None:
-        host_reset = np.ascontiguousarray(a.reset).view(np.uint8)
+        host_reset = np.array(a.reset, order="C").view(np.uint8)  # a copy, since nobody waits until it has been read
         reset = way.put("reset", host_reset, partial(_time_major, a))
         reset = reset if reset.contiguous else way.copied(reset)
     if a.lengths is None:
@@ -256,14 +257,14 @@ def vjp(
         way = port(_device(stack), stack.dtype, x=x, hx=hx, lengths=lengths, reset=reset)
         way.keeps = True
         a, given, rows = _entered(way, stack, options, x, hx, lengths, reset)
-        tape = sequence.Tape(every, options.dropout)
+        tape = Tape(every, options.dropout)
         result = _recorded(way, stack, options, a, given, rows, tape)
         output, final, _ = way.leave(lambda found: returned(found, a, stack.sizes.spec), result)
     return (output, final), Backward(way, stack, tape, a, names, wanted, consume, check)
 
 
 def _recorded(
-    way: Port, stack: Stack, options: Options, a: Arguments, given: Given, rows: sequence.Rows, tape: sequence.Tape
+    way: Port, stack: Stack, options: Options, a: Arguments, given: Given, rows: sequence.Rows, tape: Tape
 ) -> host.Result:
     """A forward pass; the caller gets a copy of the output that the tape keeps, where he could write to it."""
     copies = tape.every is None and way.library is not None and not way.library.immutable
@@ -327,7 +328,7 @@ def cell_vjp(
         way.keeps = True
         a, given, batched = _cell_entered(way, checked, x, hx)
         wanted, consume, _ = host_vjp.checked_options(wrt, False, None)
-        tape = sequence.Tape(None, 0.0)
+        tape = Tape(None, 0.0)
         options = Options(stack.sizes.spec.kind, False, 0.0, np.random.default_rng)
         result = _recorded(way, stack, options, a, given, sequence.Rows(None, None, None), tape)
         state = way.leave(partial(_cell_state, batched=batched), result)

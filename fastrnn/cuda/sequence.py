@@ -17,6 +17,7 @@ from ..cells import CellSpec, Weights
 from ..sequence import Stack
 from . import elementwise, engine
 from .runtime import Array, Device, Stream
+from .tape import Segment, Tape
 
 
 class Prepared:
@@ -57,45 +58,6 @@ class _Run(NamedTuple):
         return y if self.last - self.first == D else y[..., self.first * width : self.last * width]
 
 
-class Segment(NamedTuple):
-    """Consecutive steps of a `_Run`: the state they begin with, and what was kept or None."""
-
-    start: int
-    stop: int
-    h: Array
-    c: Array | None
-    kept: engine.Kept | None
-
-
-class Tape:
-    """What a forward pass keeps for `backward`.
-
-    Parameters
-    ----------
-    every : int or None
-        Keep only the states before every so many steps.
-    dropout : float
-
-    Attributes
-    ----------
-    x, y : list of Array
-        Each layer's input and output; no y where `every` is given.
-    segments : list of list of list of Segment
-        By layer and run, in the order in which they were run.
-    kept : dict of int to Array
-        Bytes: what dropout kept of a layer's output.
-    """
-
-    def __init__(self, every: int | None, dropout: float) -> None:
-        self.every, self.dropout = every, dropout
-        self.x: list[Array] = []
-        self.y: list[Array | None] = []
-        self.segments: list[list[list[Segment]]] = []
-        self.kept: dict[int, Array] = {}
-        self.lengths: Array | None = None
-        self.reset: Array | None = None
-
-
 class Rows(NamedTuple):
     """Which steps rows run, and where they begin anew."""
 
@@ -111,13 +73,29 @@ class Rows(NamedTuple):
         return lengths, None if self.reset is None else self.reset[start:stop]
 
 
+def _cut(array: Array, start: int, stop: int) -> Array:
+    """``array[start:stop]``, in less time where that is all of it."""
+    return array if stop - start == array.shape[0] else array[start:stop]
+
+
+def _joined(stream: Stream, parts: list[Any], new: Callable[[tuple[int, ...], Any], Array], n: int) -> Any:
+    """Parts of the first axis, of n in all, as one array."""
+    if len(parts) == 1:
+        return parts[0]
+    whole, at = new((n, *parts[0].shape[1:]), parts[0].dtype), 0
+    for part in parts:
+        stream.copy(whole[at : at + part.shape[0]], part)
+        at += part.shape[0]
+    return whole
+
+
 def forward(
     stack: Stack,
     stream: Stream,
     x: Array,
     h_0: Array | None,
     c_0: Array | None,
-    y_last: Array,
+    y_last: Any,
     rows: Rows,
     new: Callable[[tuple[int, ...], Any], Array],
     *,
@@ -151,8 +129,8 @@ def forward(
     L, D = sizes.num_layers, sizes.directions
     h_0 = _given(stream, h_0, (L * D, N, sizes.out_size), dtype)
     c_0 = _given(stream, c_0, (L * D, N, sizes.c_size), dtype) if sizes.spec.has_c else None
-    h_n = new(h_0.shape, dtype)
-    c_n = None if c_0 is None else new(c_0.shape, dtype)
+    h_n: list[Array] = []
+    c_n: list[Array] = []
     states = _States(stream, new, T, h_0, c_0) if return_states else None
     if tape is not None:
         tape.lengths, tape.reset = rows.lengths, rows.reset
@@ -161,13 +139,12 @@ def forward(
         every = None if tape is None else tape.every
         found = []
         for run in stack.prepared[layer * D].runs(every is not None):
-            part = slice(layer * D + run.first, layer * D + run.last)
-            state = h_0[part], None if c_0 is None else c_0[part]
+            part = layer * D + run.first, layer * D + run.last
+            state = _cut(h_0, *part), None if c_0 is None else _cut(c_0, *part)
             keep = (tape is not None and every is None) or (return_states and c_0 is not None)
             segments, h, c = _forth(stream, run, x, run.part(y, D), *state, rows, every, keep)
-            stream.copy(h_n[part], h)
-            if c_n is not None and c is not None:
-                stream.copy(c_n[part], c)
+            h_n.append(h)
+            c_n += [] if c is None else [c]
             found.append(segments)
         if states is not None:
             states.add(layer, D, y, found[0][0].kept, rows.lengths)
@@ -183,7 +160,12 @@ def forward(
             elementwise.drop(stream, x, y, mask, _factor(dropout))
             if tape is not None:
                 tape.kept[layer] = mask
-    return host.Result(y_last, h_n, c_n, None if states is None else states.result)  # type: ignore[arg-type]
+    return host.Result(
+        y_last,
+        _joined(stream, h_n, new, L * D),
+        _joined(stream, c_n, new, L * D) if c_n else None,
+        None if states is None else states.result,
+    )
 
 
 def _given(stream: Stream, state: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -215,8 +197,8 @@ def _forth(
         found = engine.forward(
             run.prepared,
             stream,
-            x[start:stop],
-            y[start:stop],
+            _cut(x, start, stop),
+            _cut(y, start, stop),
             h,
             c,
             lengths=lengths,
@@ -303,41 +285,41 @@ def backward(
     N, L, D = tape.x[0].shape[1], sizes.num_layers, sizes.directions
     dh = _given(stream, dh_n, (L * D, N, sizes.out_size), dtype)
     dc = _given(stream, dc_n, (L * D, N, sizes.c_size), dtype) if sizes.spec.has_c else None
-    dh_0 = stream.empty(dh.shape, dtype)
-    dc_0 = None if dc is None else stream.empty(dc.shape, dtype)
+    of_all: list[engine.Backward] = []
     rows = Rows(tape.lengths, tape.reset, None)
-    weights: list[Weights] = []
-    dx: Array | None = None
+    dx: Any = None
     for layer in range(L - 1, -1, -1):
         x, y, segments = tape.x[layer], tape.y[layer], tape.segments[layer]
-        of_layer: list[Weights] = []
+        of_layer: list[engine.Backward] = []
         dx = None
         for run, steps in zip(stack.prepared[layer * D].runs(tape.every is not None), segments, strict=True):
-            part = slice(layer * D + run.first, layer * D + run.last)
+            part = layer * D + run.first, layer * D + run.last
             found = _Back(stream, run, rows, layer > 0 or wants_x, wants_weights, per_sample).through(
                 steps,
                 x,
                 None if y is None else run.part(y, D),
                 None if dy is None else run.part(dy, D),
-                dh[part],
-                None if dc is None else dc[part],
+                _cut(dh, *part),
+                None if dc is None else _cut(dc, *part),
             )
-            stream.copy(dh_0[part], found.dh_0)
-            if dc_0 is not None and found.dc_0 is not None:
-                stream.copy(dc_0[part], found.dc_0)
-            of_layer += found.weights or []
+            of_layer.append(found)
             if dx is None:
                 dx = found.dx
             elif found.dx is not None:
                 elementwise.add(stream, dx, found.dx)
-        weights = of_layer + weights
+        of_all = of_layer + of_all
         if dx is not None and layer - 1 in tape.kept:
             elementwise.drop(stream, dx, dx, tape.kept[layer - 1], _factor(tape.dropout))
         dy = dx
         if consume:
             for used in (tape.x, tape.y, tape.segments):
                 used.pop()
-    return host_backward.Result(dx, dh_0, dc_0, weights if wants_weights else None)  # type: ignore[arg-type]
+    return host_backward.Result(
+        dx,
+        _joined(stream, [found.dh_0 for found in of_all], stream.empty, L * D),
+        _joined(stream, [found.dc_0 for found in of_all], stream.empty, L * D) if dc is not None else None,
+        [w for found in of_all for w in found.weights or []] if wants_weights else None,
+    )
 
 
 class _Back(NamedTuple):

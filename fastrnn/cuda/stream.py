@@ -104,7 +104,7 @@ class Stream(host.Stream):
             rows = None
             if mask is not None:
                 seen = validate.mask("mask", way.look("mask", mask, np.bool_), (N,))
-                rows = way.put("mask", np.ascontiguousarray(seen).view(np.uint8), lambda view: view)
+                rows = way.put("mask", np.array(seen, order="C").view(np.uint8), lambda view: view)
             self._ready(way)
             layers = []
             for states in self._layers:
@@ -147,7 +147,8 @@ class Stream(host.Stream):
             way.keeps = True
             sizes, stream = self._stack.sizes, way.stream
             checked = self._checked_state(way.look("state", value))
-            parts = [way.put(name, array, lambda view: view) for name, array in checked.items()]
+            # A NumPy array is copied first, since nobody waits until it has been read.
+            parts = [way.put(name, np.array(array), lambda view: view) for name, array in checked.items()]
             self._ready(way)
             layers = []
             for i in range(len(self._layers)):

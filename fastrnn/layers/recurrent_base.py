@@ -158,7 +158,7 @@ class RecurrentBase(Layer):
         ``__cuda_array_interface__`` or DLPack): all of them or none, `lengths` and `reset` aside. They have the layer's
         dtype, and are neither cast nor copied to the host; values of such `lengths` are not checked, one below 0 or
         above T counts as 0 or T. The work is done on the library's current stream, and results are arrays of that
-        library; of one that is not known, `cuda.arrays.DeviceArray`.
+        library; of one that is not known, `cuda.device_array.DeviceArray`.
         """
         run = call if self._device == "cpu" else gpu().call
         return run(

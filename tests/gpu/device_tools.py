@@ -52,7 +52,7 @@ class Kind:
 
     def take(self, value):
         """As NumPy arrays, and checked."""
-        from fastrnn.cuda.arrays import DeviceArray
+        from fastrnn.cuda.device_array import DeviceArray
 
         expected = DeviceArray if self.name == "device" else np.ndarray
 

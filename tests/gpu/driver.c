@@ -49,7 +49,7 @@ int cublasGemmEx_64(void *handle, int op_a, int op_b, int64_t m, int64_t n, int6
 
 #else
 
-enum { OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_FOUND = 500, NOT_SUPPORTED = 801 };
+enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_FOUND = 500, NOT_SUPPORTED = 801 };
 #define IN_CONTEXT if (!depth || !contexts[depth - 1]) return INVALID_CONTEXT
 
 /* What tests read and set. */
@@ -145,13 +145,50 @@ int cuDeviceGetMemPool(void **pool, int device) { return *pool = (void *)0x2000,
 int cuDeviceGetDefaultMemPool(void **pool, int device) { return cuDeviceGetMemPool(pool, device); }
 int cuMemPoolGetAttribute(void *pool, int attribute, void *value) { return *(uint64_t *)value = 0, 0; }
 int cuMemPoolSetAttribute(void *pool, int attribute, void *value) { return 0; }
+static struct {
+    uintptr_t begin, end;
+    int device;
+} blocks[1000];
 int cuMemAllocFromPoolAsync(uintptr_t *address, size_t n, void *pool, void *stream) {
-    IN_CONTEXT;
+    int device;
+    if (cuCtxGetDevice(&device)) return INVALID_CONTEXT;
     if (n > 1u << 30) return OUT_OF_MEMORY;
     *address = (uintptr_t)aligned_alloc(256, (n + 255) / 256 * 256);
-    return memset((void *)*address, 0xA5, n), allocated++, 0;
+    for (int i = 0; i < 1000; i++) {
+        uintptr_t nothing = 0;
+        if (!__atomic_compare_exchange_n(&blocks[i].begin, &nothing, *address, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            continue;
+        blocks[i].end = *address + n, blocks[i].device = device;
+        break;
+    }
+    return memset((void *)*address, 0xA5, n), __atomic_add_fetch(&allocated, 1, __ATOMIC_SEQ_CST), 0;
 }
-int cuMemFreeAsync(uintptr_t address, void *stream) { return free((void *)address), allocated--, 0; }
+int cuMemFreeAsync(uintptr_t address, void *stream) {
+    for (int i = 0; i < 1000; i++)
+        if (blocks[i].begin == address) blocks[i].end = blocks[i].begin = 0;
+    return free((void *)address), __atomic_sub_fetch(&allocated, 1, __ATOMIC_SEQ_CST), 0;
+}
+int cuPointerGetAttribute(void *value, int attribute, uintptr_t address) {
+    for (int i = 0; i < 1000; i++)
+        if (blocks[i].begin <= address && address < blocks[i].end) {
+            switch (attribute) {
+            case 2: return *(int *)value = 2, 0;                 /* memory of a device */
+            case 8: return *(char *)value = 0, 0;                /* not managed */
+            case 9: return *(int *)value = blocks[i].device, 0;
+            default: return NOT_SUPPORTED;
+            }
+        }
+    return INVALID_VALUE;
+}
+int cuPointerGetAttributes(unsigned n, int *attributes, void **values, uintptr_t address) {
+    for (unsigned i = 0; i < n; i++)
+        if (cuPointerGetAttribute(values[i], attributes[i], address)) return NOT_SUPPORTED;
+    return 0;
+}
+int cuCtxSynchronize(void) {
+    IN_CONTEXT;
+    return 0;
+}
 int cuMemGetInfo_v2(size_t *free, size_t *total) { return *free = 3u << 30, *total = (size_t)80 << 30, 0; }
 int cuMemHostAlloc(void **p, size_t n, unsigned flags) { return *p = malloc(n), 0; }
 static int copy(void *to, const void *from, size_t n) {
@@ -161,6 +198,12 @@ static int copy(void *to, const void *from, size_t n) {
 int cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t n, void *s) { return copy((void *)to, from, n); }
 int cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t n, void *s) { return copy(to, (void *)from, n); }
 int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t n, void *s) { return copy((void *)to, (void *)from, n); }
+/* what Numba's own arrays need besides */
+int cuDeviceGetUuid_v2(void *uuid, int device) { return memset(uuid, device + 1, 16), 0; }
+int cuMemAlloc_v2(uintptr_t *address, size_t n) { return cuMemAllocFromPoolAsync(address, n, NULL, NULL); }
+int cuMemFree_v2(uintptr_t address) { return cuMemFreeAsync(address, NULL); }
+int cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t n) { return copy((void *)to, from, n); }
+int cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t n) { return copy(to, (void *)from, n); }
 int cuMemsetD8Async(uintptr_t to, unsigned char byte, size_t n, void *stream) {
     IN_CONTEXT;
     return memset((void *)to, byte, n), 0;

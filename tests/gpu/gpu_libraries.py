@@ -167,7 +167,7 @@ class Others(Numba):
         return np.asarray(array)
 
     def is_mine(self, array):
-        from fastrnn.cuda.arrays import DeviceArray
+        from fastrnn.cuda.device_array import DeviceArray
 
         return type(array) is DeviceArray
 

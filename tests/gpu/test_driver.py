@@ -6,6 +6,7 @@ Each check is a process of its own, whose libraries are these.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,6 +183,129 @@ def check_layers_in_several_threads():
     for thread in threads:
         thread.join()
     assert not failures, failures
+
+
+class Interface:
+    """An array with nothing but the interface of another one."""
+
+    def __init__(self, array, **changes):
+        self.array = array
+        self.__cuda_array_interface__ = array.__cuda_array_interface__ | changes
+
+
+def check_arrays_of_numba():
+    """Kernels do not run, but all else: whose memory it is, when it is given back, on which GPU it is."""
+    from numba import cuda
+
+    import fastrnn
+
+    os.environ["FASTRNN_CUDA_PATH"] = "general"
+
+    def full(shape, value):
+        return cuda.to_device(np.full(shape, value, np.float32))
+
+    layer, hx = fastrnn.LSTM(3, 4, num_layers=2, device="cuda", rng=0), (full((2, 2, 4), 2), full((2, 2, 4), 3))
+    y, (h_n, c_n) = layer(full((0, 2, 3), 0), hx)  # no steps, no kernels
+    np.testing.assert_array_equal(h_n.copy_to_host(), np.full((2, 2, 4), 2, np.float32))
+    np.testing.assert_array_equal(c_n.copy_to_host(), np.full((2, 2, 4), 3, np.float32))
+    assert {type(a) for a in (y, h_n, c_n)} == {type(hx[0])}
+    x, allocated = full((5, 2, 3), 1), []
+    for _ in range(4):
+        lengths, reset = cuda.to_device(np.array([5, 2])), np.zeros((5, 2), bool)
+        result, backward = layer.vjp(x, hx, lengths=lengths, reset=reset)
+        found = backward(*result)
+        stream = layer.stream(2)
+        step, _ = stream.step(full((2, 3), 1)), stream.reset(np.array([True, False]))
+        stream.state = stream.state
+        states = layer(x, hx, return_states=True)[2]
+        assert {type(a) for a in (found.x, step, *found.params.values(), *states)} == {type(x)}
+        assert (found.x.shape, step.shape, states.c.shape) == ((5, 2, 3), (2, 4), (2, 6, 2, 4))
+        out = full((5, 2, 4), 0)
+        assert layer(x, out=out)[0] is out
+        del lengths, result, backward, found, stream, step, states, out
+        gc.collect()
+        cuda.current_context().memory_manager.deallocations.clear()
+        allocated.append(driver().fake_allocated())
+    assert len({*allocated[1:]}) == 1
+    with cuda.gpus[1]:
+        elsewhere = full((5, 2, 3), 1)
+    with pytest.raises(ValueError, match="x should be on cuda:0, as the layer is, got: cuda:1"):
+        layer(elsewhere)
+    assert type(layer.to("cuda:1")(elsewhere)[0]) is type(x)
+    with pytest.raises(ValueError, match="x should be on cuda:1, as the layer is, got: cuda:0"):
+        layer.vjp(x)
+
+
+def check_arrays_of_no_library():
+    from cuda.core.utils import StridedMemoryView
+    from numba import cuda
+
+    import fastrnn
+    from fastrnn.cuda.device_array import DeviceArray
+
+    os.environ["FASTRNN_CUDA_PATH"] = "general"
+    layer = fastrnn.GRU(3, 4, device="cuda", rng=0)
+    h_0 = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
+    x, hx = cuda.to_device(np.zeros((0, 2, 3), np.float32)), cuda.to_device(h_0)
+    _, h_n = layer(Interface(x), Interface(hx))
+    assert type(h_n) is DeviceArray
+    np.testing.assert_array_equal(np.asarray(h_n), h_0)
+    before = driver().fake_allocated()
+    view = StridedMemoryView.from_dlpack(h_n, stream_ptr=1)
+    found = view.ptr, view.shape, view.strides, view.dtype, view.device_id, view.readonly
+    assert found == (h_n.__cuda_array_interface__["data"][0], (1, 2, 4), (8, 4, 1), np.float32, 0, False)
+    for version in (None, (1, 0)):
+        assert "dltensor" in repr(h_n.__dlpack__(max_version=version))
+    of_numba = cuda.as_cuda_array(h_n)
+    del h_n
+    gc.collect()
+    np.testing.assert_array_equal(of_numba.copy_to_host(), h_0)
+    del of_numba
+    gc.collect()
+    assert driver().fake_allocated() == before
+    del view
+    gc.collect()
+    assert driver().fake_allocated() == before - 1
+    host = Interface(x, data=(np.zeros((5, 2, 3), np.float32).ctypes.data, False), shape=(5, 2, 3))
+    with pytest.raises(TypeError, match=r"x cannot be taken from Interface: .* is no address on a GPU"):
+        layer(host)
+
+
+class FakeJAX:
+    """An array that has DLPack alone: another's."""
+
+    def __init__(self, array):
+        self.array, self.__dlpack__, self.__dlpack_device__ = array, array.__dlpack__, array.__dlpack_device__
+
+    def block_until_ready(self):
+        return self
+
+
+def check_arrays_with_dlpack_alone():
+    import fastrnn
+    from fastrnn.cuda import runtime
+    from fastrnn.cuda.device_array import DeviceArray
+
+    sys.modules["jax"] = SimpleNamespace(Array=FakeJAX, dlpack=SimpleNamespace(from_dlpack=FakeJAX))
+    layer = fastrnn.LSTM(3, 4, device="cuda:1", rng=0)
+    states = [np.full((1, 2, 4), value, np.float32) for value in (2, 3)]
+
+    def give(array, gpu=1):
+        stream = runtime.device(gpu).stream()
+        return FakeJAX(DeviceArray(stream.to_device(array), stream))
+
+    x = np.zeros((0, 2, 3), np.float32)
+    y, found = layer(give(x), tuple(map(give, states)))
+    assert {type(a) for a in (y, *found)} == {FakeJAX}
+    for a, expected in zip(found, states, strict=True):
+        np.testing.assert_array_equal(np.asarray(a.array), expected)
+    with pytest.raises(ValueError, match=r"hx\[0\] should be on cuda:1, as the layer is, got: cuda:0"):
+        layer(give(x), tuple(give(state, 0) for state in states))
+    before = driver().fake_allocated()
+    del y, found, a
+    gc.collect()
+    assert driver().fake_allocated() == before - 3
+    assert driver().fake_depth() == 0
 
 
 CHECKS = {name: check for name, check in globals().items() if name.startswith("check_")}

@@ -14,8 +14,17 @@ from layer_tools import normal_like
 
 import fastrnn
 
+# Whatever the libraries warn of as they are imported is not about this.
+pytestmark = pytest.mark.filterwarnings("default")
+
 # Longer than a few chunks of any kernel, wide enough for every path.
 SIZES = {"T": 40, "N": 3, "I": 24, "H": 64}
+
+
+@pytest.fixture(autouse=True)
+def _general_path(monkeypatch):
+    """Whose kernels are compiled soon; torch's arrays meet the others too, in `test_calls_and_gradients`."""
+    monkeypatch.setenv("FASTRNN_CUDA_PATH", "general")
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -72,7 +81,9 @@ def take(library, value):
         ("gru", {"N": None, "bidirectional": True}, {}),
     ],
 )
-def test_calls_and_gradients(library, cell, options, ragged):
+def test_calls_and_gradients(library, cell, options, ragged, monkeypatch):
+    if type(library).__name__ == "Torch":
+        monkeypatch.delenv("FASTRNN_CUDA_PATH")
     twins = Twins(cell, **SIZES | options)
     ragged = twins.options(**ragged)
     x, hx = give(library, (twins.x, twins.hx))

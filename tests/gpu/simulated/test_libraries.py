@@ -11,7 +11,7 @@ import pytest
 from device_tools import Fake, Twins, nested
 
 import fastrnn
-from fastrnn.cuda import arrays, engine
+from fastrnn.cuda import device_array, engine, libraries
 
 
 class FakeLibrary:
@@ -144,7 +144,7 @@ def test_a_tensor_that_requires_grad(monkeypatch):
             call(x)
     x.is_cuda = x.requires_grad = False
     x.__array__ = None
-    assert arrays.library_of(x) is None
+    assert libraries.library_of(x) is None
 
 
 def test_two_libraries_in_a_call(monkeypatch):
@@ -204,7 +204,7 @@ def test_jax(streams, monkeypatch, assert_close):
     taken = []
 
     def from_dlpack(array):
-        assert type(array) is arrays.DeviceArray
+        assert type(array) is device_array.DeviceArray
         taken.append(array)
         return FakeJAX(np.asarray(array))
 
@@ -224,7 +224,7 @@ def test_jax(streams, monkeypatch, assert_close):
     elsewhere = type("Elsewhere", (FakeJAX,), {"__dlpack_device__": lambda self: (2, 3)})
     with pytest.raises(ValueError, match="x should be on cuda:0, as the layer is, got: cuda:3"):
         twins.gpu(elsewhere(x))
-    assert arrays.library_of(FakeJAX(x, kind=1)) is None
+    assert libraries.library_of(FakeJAX(x, kind=1)) is None
 
 
 def test_arrays_of_other_libraries_on_a_stream(streams):
