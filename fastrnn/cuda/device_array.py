@@ -100,7 +100,7 @@ class DeviceArray:
         self._shared = True
         with self._stream.device:
             if stream != -1:  # -1: whoever takes it sees to that
-                self._stream.wait()
+                self._stream.synchronize()
             memory = Buffer.from_handle(base_address(self._array), self._array.nbytes, owner=self)
             return StridedMemoryView.from_buffer(memory, self.shape, dtype=self.dtype).__dlpack__(
                 max_version=max_version
