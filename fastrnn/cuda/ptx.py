@@ -61,17 +61,70 @@ def _pure(name, text, result, given, doc):
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def load_relaxed(typingctx, pointer, index):
-    """The element at `index`, from the memory that all multiprocessors share."""
-    element = pointer.dtype
+def _load(name, instruction, doc):
+    """An instruction that reads the element at an index."""
 
-    def code(context, builder, sig, values):
-        address = _address(builder, values[0], values[1])
-        text = f"ld.relaxed.gpu.global.{_SUFFIX[element]} $0, [$1];"
-        return _call(context, builder, text, element, [u64], [address])
+    def load(typingctx, pointer, index):
+        element = pointer.dtype
 
-    return signature(element, pointer, index), code
+        def code(context, builder, sig, values):
+            text = f"{instruction}.{_SUFFIX[element]} $0, [$1];"
+            return _call(context, builder, text, element, [u64], [_address(builder, values[0], values[1])])
+
+        return signature(element, pointer, index), code
+
+    return _named(load, name, doc)
+
+
+def _store(name, instruction, doc, suffixes=_SUFFIX):
+    """An instruction that takes a value to the element at an index."""
+
+    def store(typingctx, pointer, index, value):
+        element = pointer.dtype
+
+        def code(context, builder, sig, values):
+            number = _number(context, builder, values[2], sig.args[2], element)
+            text = f"{instruction}.{suffixes[element]} [$0], $1;"
+            given = [_address(builder, values[0], values[1]), number]
+            return _call(context, builder, text, types.void, [u64, element], given)
+
+        return signature(types.void, pointer, index, value), code
+
+    return _named(store, name, doc)
+
+
+def _named(typing, name, doc):
+    typing.__name__ = typing.__qualname__ = name
+    typing.__doc__ = doc
+    return intrinsic(typing)
+
+
+load_relaxed = _load(
+    "load_relaxed",
+    "ld.relaxed.gpu.global",
+    "The element at `index`, from the memory that all multiprocessors share.",
+)
+load_acquire = _load(
+    "load_acquire",
+    "ld.acquire.gpu.global",
+    "The int32 or uint32 at `index`; what its writer released before it is seen afterwards.",
+)
+store_relaxed = _store(
+    "store_relaxed",
+    "st.relaxed.gpu.global",
+    "Write an element where all multiprocessors see it; at once, and in no order with other addresses.",
+)
+store_release = _store(
+    "store_release",
+    "st.release.gpu.global",
+    "Write an int32 or uint32; who reads it with `load_acquire` sees all that was written before.",
+)
+add_release = _store(
+    "add_release",
+    "red.release.gpu.global.add",
+    "Add to an int32 or uint32, as `store_release` writes.",
+    {i32: "u32", u32: "u32"},  # of the signed integers PTX adds two's complements all the same
+)
 
 
 @intrinsic
@@ -84,62 +137,6 @@ def load_relaxed4(typingctx, pointer, index):
         return _call(context, builder, "ld.relaxed.gpu.global.v4.f32 {$0,$1,$2,$3}, [$4];", result, [u64], [address])
 
     return signature(result, pointer, index), code
-
-
-@intrinsic
-def store_relaxed(typingctx, pointer, index, value):
-    """Write an element where all multiprocessors see it; at once, and in no order with other addresses."""
-    element = pointer.dtype
-
-    def code(context, builder, sig, values):
-        address = _address(builder, values[0], values[1])
-        number = _number(context, builder, values[2], sig.args[2], element)
-        text = f"st.relaxed.gpu.global.{_SUFFIX[element]} [$0], $1;"
-        return _call(context, builder, text, types.void, [u64, element], [address, number])
-
-    return signature(types.void, pointer, index, value), code
-
-
-@intrinsic
-def load_acquire(typingctx, pointer, index):
-    """The int32 or uint32 at `index`; what its writer released before it is seen afterwards."""
-    element = pointer.dtype
-
-    def code(context, builder, sig, values):
-        address = _address(builder, values[0], values[1])
-        text = f"ld.acquire.gpu.global.{_SUFFIX[element]} $0, [$1];"
-        return _call(context, builder, text, element, [u64], [address])
-
-    return signature(element, pointer, index), code
-
-
-@intrinsic
-def store_release(typingctx, pointer, index, value):
-    """Write an int32 or uint32; who reads it with `load_acquire` sees all that was written before."""
-    element = pointer.dtype
-
-    def code(context, builder, sig, values):
-        address = _address(builder, values[0], values[1])
-        number = _number(context, builder, values[2], sig.args[2], element)
-        text = f"st.release.gpu.global.{_SUFFIX[element]} [$0], $1;"
-        return _call(context, builder, text, types.void, [u64, element], [address, number])
-
-    return signature(types.void, pointer, index, value), code
-
-
-@intrinsic
-def add_release(typingctx, pointer, index, value):
-    """Add to an int32 or uint32, as `store_release` writes."""
-    element = pointer.dtype
-
-    def code(context, builder, sig, values):
-        address = _address(builder, values[0], values[1])
-        number = _number(context, builder, values[2], sig.args[2], element)
-        # Of the signed integers PTX adds two's complements all the same.
-        text = "red.release.gpu.global.add.u32 [$0], $1;"
-        return _call(context, builder, text, types.void, [u64, element], [address, number])
-
-    return signature(types.void, pointer, index, value), code
 
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
