@@ -584,7 +584,8 @@ def test_every_instruction_has_a_stand_in():
     tree = ast.parse((SOURCES / "ptx.py").read_text())
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and node.value.func.id in ("_pure", "_load", "_store"):
+        made = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and node.value.func.id
+        if made in ("_pure", "_load", "_store"):
             names.add(node.targets[0].id)
     assert len(names) >= 14
     assert not names - set(vars(ptx)), "tests/gpu/stand_ins.py lacks these"
