@@ -154,5 +154,7 @@ def test_interrupted_run_leaves_nothing(folder, signum, status):
         time.sleep(0.02)
     process.send_signal(signum)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (status, "", "")
+    # Where Ctrl-C falls into an `exec` (a dataclass in a late import), Python ends itself by the signal: 130 to a shell
+    assert process.returncode in (status, -signum)
+    assert (out, err) == ("", "")
     assert sorted(os.listdir()) == ["model.npz", "x.npy"]
