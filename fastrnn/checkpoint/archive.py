@@ -24,6 +24,7 @@ STORED, DEFLATED = 0, 8
 LATER, UTF8 = 1 << 3, 1 << 11  # flags: sizes and checksum stand behind the data; names are UTF-8
 _KNOWN_FLAGS = LATER | UTF8 | 0b110  # 0b110: how hard the packer tried
 FULL = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 record
+_FOLDER = 1 << 4  # an attribute of files, from DOS
 _MAX_RATIO = 1032  # deflate cannot do more
 _MAX_ENTRIES = 100_000
 _CHUNK = 1 << 18
@@ -85,6 +86,8 @@ class Archive:
         """Number of entries, offset and size of the directory; nothing may stand behind its end record."""
         total = len(self._source.data)
         at = total - END.size
+        if at >= 0 and bytes(self._source.data[at : at + 4]) != b"PK\5\6":
+            raise CheckpointError("the zip archive does not end as one does: it is cut off, or something follows it")
         disk, first_disk, here, count, size, start, comment = self._unpack(END, at, total, b"PK\5\6", "end record")
         if comment or disk or first_disk or here != count:
             raise CheckpointError("the zip archive has a comment or is one of several volumes")
@@ -110,7 +113,7 @@ class Archive:
     def _read_entry(self, position: int, end: int) -> tuple[Entry, int]:
         """The entry at `position` of the directory, and where the next one is."""
         fields = self._unpack(CENTRAL, position, end, b"PK\1\2", "directory entry")
-        _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, _, header = fields
+        _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, kind, header = fields
         at = position + CENTRAL.size
         following = at + n_name + n_extra + n_comment
         if following > end:
@@ -129,6 +132,8 @@ class Archive:
         size, packed, header = _widen(extra, (size, packed, header), name)
         if method == STORED and size != packed:
             raise CheckpointError(f"{_quoted(name)} is stored, but its two sizes differ")
+        if kind & _FOLDER and size:  # torch gives whatever is in memory for such an entry
+            raise CheckpointError(f"{_quoted(name)} is marked as a folder, but has data")
         return Entry(name, header, flags, method, crc, packed, size), following
 
     def _find_data(self, entry: Entry, data_end: int) -> int:
@@ -148,6 +153,11 @@ class Archive:
         if not same or not (later or (crc, packed, size) == (entry.crc, entry.packed, entry.size)):
             raise CheckpointError(f"{_quoted(entry.name)}: the zip archive's directory and data differ")
         return entry.start + entry.packed
+
+    def open(self, name: str) -> Source:
+        """An entry as a file of its own; as `read` for the rest."""
+        data, entry = self.read(name), self.entries[name]
+        return self._source.part(entry.start, entry.size) if entry.method == STORED else Source(data)
 
     def read(self, name: str) -> memoryview:
         """The data of an entry: a view where it is stored, a counted copy where it is deflated.

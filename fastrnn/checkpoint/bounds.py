@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
+from .limits import Limits
 
 _KEY_ITEMS = 64
 _SAME_HASH = 32
@@ -23,7 +24,8 @@ class KeyRules:
     dictionary of 10^5 of them would take minutes, so those are counted.
     """
 
-    def __init__(self, inert: tuple[type, ...]) -> None:
+    def __init__(self, inert: tuple[type, ...], limits: Limits) -> None:
+        self._limits = limits
         self._simple = {*_SIMPLE, *inert}
         self._same_hash: Counter[tuple[int, int]] = Counter()
 
@@ -50,9 +52,10 @@ class KeyRules:
             pending += [item for item in part if type(item) is tuple]
             if not all(type(item) is tuple or self._is_simple(item) for item in part):
                 raise CheckpointError("a dictionary key is a tuple of items that are not allowed")
+        self._limits.spend(n_items)
 
     def _is_simple(self, key: Any) -> bool:
-        return type(key) in self._simple or isinstance(key, np.integer | np.floating)
+        return type(key) in self._simple or isinstance(key, np.integer | np.floating | np.str_ | np.bytes_)
 
 
 def check_tree(root: Any, children: Callable[[Any], Iterable[Any] | None], max_depth: int, max_size: int) -> None:
@@ -85,14 +88,14 @@ def check_tree(root: Any, children: Callable[[Any], Iterable[Any] | None], max_d
             elif id(part) in finished:
                 depth, size = finished[id(part)]
                 frame[2:] = max(frame[2], depth + 1), frame[3] + size
+                if frame[3] > max_size:  # enough: the rest need not be counted
+                    break
             else:
                 frames.append([part, iter(parts), 1, 1])
                 is_open.add(id(part))
                 break
         else:
             value, _, depth, size = frames.pop()
-            if size > max_size:
-                raise CheckpointError(f"the objects are more than max_ops={max_size:,}, shared ones counted each time")
             if not frames:
                 return
             is_open.discard(id(value))
@@ -100,3 +103,5 @@ def check_tree(root: Any, children: Callable[[Any], Iterable[Any] | None], max_d
             frames[-1][2:] = max(frames[-1][2], depth + 1), frames[-1][3] + size
         if max(len(frames) - 1, depth) > max_depth:
             raise CheckpointError(f"the objects are nested deeper than max_depth={max_depth}")
+        if frames[-1][3] > max_size:
+            raise CheckpointError(f"the objects are more than max_ops={max_size:,}, shared ones counted each time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ BY_NUMPY = {row.numpy: row for row in TABLE if row.numpy}
 BY_SAFETENSORS = {row.safetensors: row for row in TABLE if row.safetensors}
 
 
+@cache
 def numpy_dtype(row: DType) -> np.dtype[Any]:
     """NumPy's dtype in the machine's byte order; ml_dtypes, which adds the small floats to NumPy, is imported here."""
     if row.numpy.startswith(("bfloat", "float8")):

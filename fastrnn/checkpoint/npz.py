@@ -9,9 +9,9 @@ import numpy as np
 from ..errors import CheckpointError
 from .archive import Archive
 from .dtypes import BY_NUMPY
+from .inert import shorten
 from .limits import Limits
-from .pickle_reader import shorten
-from .rebuild import Array, check_size, usable, view
+from .views import Array, check_size, text_array, usable, view
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 10_000  # NumPy's own bound
@@ -22,11 +22,15 @@ _HEADER = re.compile(
     re.ASCII,
 )
 _NUMBER = re.compile(r"([<>|=])([biufc])([0-9]{1,2})", re.ASCII)
-_TEXT = re.compile(r"([<>|=])([SU])([0-9]{1,6})", re.ASCII)
+_TEXT = re.compile(r"([<>|=])([SU])([1-9][0-9]{0,5})", re.ASCII)
+
+
+def is_npz(archive: Archive) -> bool:
+    return all(name.endswith(".npy") for name in archive.entries)
 
 
 def load_npz(archive: Archive, limits: Limits) -> dict[str, Array]:
-    """The arrays by name; views of the file's bytes where they are stored on their natural addresses.
+    """The arrays by name; views of the file's bytes where they are stored and in this machine's byte order.
 
     Raises
     ------
@@ -35,8 +39,6 @@ def load_npz(archive: Archive, limits: Limits) -> dict[str, Array]:
     """
     arrays = {}
     for name in archive.entries:
-        if not name.endswith(".npy"):
-            raise CheckpointError(f"the zip archive holds {shorten(name)}, and neither torch nor NumPy writes that")
         try:
             arrays[name.removesuffix(".npy")] = _read_npy(archive.read(name), limits)
         except CheckpointError as error:
@@ -54,8 +56,7 @@ def _read_npy(data: memoryview, limits: Limits) -> Array:
     native = dtype.newbyteorder("=")
     body = data[start:]
     if dtype.kind in "SU":
-        limits.allocate(len(body), "text")
-        flat = np.frombuffer(bytes(body), dtype) if body else np.empty(0, dtype)
+        flat = text_array(bytes(body), dtype, limits)
     else:
         body = usable(body, BY_NUMPY[native.name], limits, swap=order == ">" and dtype.itemsize > 1)
         flat = view(body, native, (n_items,), limits)

@@ -9,80 +9,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, NoReturn, Protocol
+from itertools import chain
+from typing import Any, NoReturn
 
 from ..errors import CheckpointError
 from .bounds import KeyRules, check_tree
+from .inert import Intermediate, Meanings, Name, Unfinished
+from .inert import Opaque as Opaque
+from .inert import shorten as shorten
 from .limits import Limits
 
 _NAME_BYTES = 1000
 _SET_BYTES = 216  # the only small object that is this large when empty
 _MAX_ARGS = 64
+_PICKLE_OPS = 30  # what it costs to read one at all
+_NAME_OPS, _PERSISTENT_OPS = 3, 3  # beside the opcode itself; honest pickles remember names
 _INT_BYTES = 255  # more has no use, and takes long to print
-
-
-@dataclass(slots=True, eq=False)
-class Name:
-    """A class or function that a pickle names: never looked up."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-    def __repr__(self) -> str:
-        return f"<name {shorten(str(self))}>"
-
-
-@dataclass(slots=True, eq=False)
-class Opaque:
-    """An object of a class that fastrnn does not know: what the file says of it, as plain data.
-
-    Attributes
-    ----------
-    module, name : str
-        The class, or the function that would have made the object.
-    args : tuple
-        What it would have been called with.
-    state : object
-        What its ``__setstate__`` would have been given, or ``__dict__`` become; None without.
-    items : list, dict or None
-        What would have been appended to it, or stored in it.
-    """
-
-    module: str
-    name: str
-    args: tuple[Any, ...] = ()
-    state: Any = None
-    items: list[Any] | dict[Any, Any] | None = None
-
-    def __repr__(self) -> str:
-        inside = type(self.state).__name__
-        if isinstance(self.state, dict):
-            inside = "of " + ", ".join(key for key in islice(self.state, 6) if isinstance(key, str))
-        return f"<Opaque {shorten(f'{self.module}.{self.name}')}: {len(self.args)} args, state {shorten(inside)}>"
-
-
-class Intermediate:
-    """Base of what `Meanings` make for their own use only, and what messages call it."""
-
-    what = "part"
-
-
-class Meanings(Protocol):
-    """What the names in a pickle stand for. Each method may raise CheckpointError."""
-
-    def call(self, name: Name, args: tuple[Any, ...]) -> Any:
-        """What `name` makes of `args`; an `Opaque` where it has no meaning."""
-
-    def persistent(self, key: Any) -> Any:
-        """The object outside the pickle that `key` stands for."""
-
-    def build(self, value: Any, state: Any) -> bool:
-        """Give `state` to `value`, which is neither a dict nor an Opaque; False if it takes none."""
 
 
 class PickleReader:
@@ -90,7 +32,7 @@ class PickleReader:
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or memoryview
         Where the pickle is.
     meanings : Meanings
         Makes the objects.
@@ -100,13 +42,13 @@ class PickleReader:
         Where it starts; after `read`, where it has ended.
     """
 
-    def __init__(self, data: bytes, meanings: Meanings, limits: Limits, position: int = 0) -> None:
+    def __init__(self, data: bytes | memoryview, meanings: Meanings, limits: Limits, position: int = 0) -> None:
         self.data, self.position = data, position
         self._meanings, self._limits = meanings, limits
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []  # the stacks below each MARK
         self._memo: dict[int, Any] = {}
-        self._keys = KeyRules(inert=(Name, Opaque))
+        self._keys = KeyRules(inert=(Name, Opaque), limits=limits)
 
     def read(self) -> Any:
         """The object that the pickle describes.
@@ -116,10 +58,16 @@ class PickleReader:
         CheckpointError
             The pickle is broken or exceeds a limit.
         """
+        value = self.run()
+        check_tree(value, _parts, self._limits.max_depth, self._limits.max_ops)
+        return value
+
+    def run(self) -> Any:
+        """As `read`, of a pickle whose object is not given away: it may be nested and shared without bounds."""
         if self.data[self.position : self.position + 1] != b"\x80":
             raise CheckpointError("the pickle does not start with its protocol (2 to 5)")
-        data, opcodes = self.data, _OPCODES
-        for _ in range(self._limits.max_ops):
+        data, opcodes, limits = self.data, _OPCODES, self._limits
+        for n in range(limits.max_ops - limits.ops):
             if self.position >= len(data):
                 _cut_off()
             code = data[self.position]
@@ -128,37 +76,49 @@ class PickleReader:
                 value = self._pop()
                 if self._stack or self._marks:
                     raise CheckpointError("the pickle ends with more than one object")
-                check_tree(value, _parts, self._limits.max_depth, self._limits.max_ops)
+                limits.ops += n + _PICKLE_OPS
                 return value
             handler = opcodes.get(code)
             if handler is None:
                 raise CheckpointError(f"pickle opcode {code:#04x} is not allowed")
             handler(self)
-        raise CheckpointError(f"the pickle has more than max_ops={self._limits.max_ops:,} operations")
+        raise CheckpointError(f"the pickle has more than max_ops={limits.max_ops:,} operations")
 
     # Parts of the file
 
-    def _take(self, n: int) -> bytes:
+    def _take(self, n: int) -> bytes | memoryview:
         start = self.position
         if n > len(self.data) - start:
             _cut_off()
         self.position = start + n
         return self.data[start : self.position]
 
+    def _take_byte(self) -> int:
+        position = self.position
+        if position >= len(self.data):
+            _cut_off()
+        self.position = position + 1
+        return self.data[position]
+
     def _take_int(self, n: int) -> int:
         return int.from_bytes(self._take(n), "little")
 
     def _take_bytes(self, n: int) -> bytes:
-        if n > len(self.data) - self.position:
-            _cut_off()
-        self._limits.allocate(n, "the pickle")
-        return self._take(n)
+        return bytes(self._take_counted(n))
 
     def _take_text(self, n: int) -> str:
         try:
-            return self._take_bytes(n).decode("utf-8", "surrogatepass")
+            return str(self._take_counted(n), "utf-8", "surrogatepass")
         except UnicodeDecodeError:
             raise CheckpointError("the pickle holds a string that is not UTF-8") from None
+
+    def _take_counted(self, n: int) -> bytes | memoryview:
+        start = self.position
+        if n > len(self.data) - start:
+            _cut_off()
+        self._limits.allocate(n, "the pickle")
+        self.position = start + n
+        return self.data[start : start + n]
 
     # The stack
 
@@ -191,7 +151,7 @@ class PickleReader:
     # Opcodes
 
     def _protocol(self) -> None:
-        if not 2 <= self._take_int(1) <= 5:
+        if not 2 <= self._take_byte() <= 5:
             raise CheckpointError("the pickle's protocol is not 2 to 5")
 
     def _push_long(self, n: int) -> None:
@@ -200,12 +160,17 @@ class PickleReader:
         self._push(int.from_bytes(self._take(n), "little", signed=True))
 
     def _put(self, key: int) -> None:
-        self._memo[key] = self._top()
+        # Honest pickles remember an object after an operation that made it; more would only be large.
+        if len(self._memo) > self._limits.max_ops // 2:
+            raise CheckpointError(f"the pickle remembers more than half of max_ops={self._limits.max_ops:,} objects")
+        self._memo[key] = value = self._top()
+        if isinstance(value, Unfinished):
+            value.memo_keys.append(key)
 
     def _get(self, key: int) -> None:
         if key not in self._memo:
             raise CheckpointError("the pickle refers to an object that it has not made")
-        self._push(self._memo[key])
+        self._stack.append(self._memo[key])
 
     def _tuple(self, n: int) -> None:
         if len(self._stack) < n:
@@ -213,13 +178,15 @@ class PickleReader:
         self._stack[-n:] = [tuple(self._stack[-n:])]
 
     def _global(self) -> None:
+        self._limits.spend(_NAME_OPS)
         start = self.position
-        middle = self.data.find(b"\n", start, start + _NAME_BYTES) + 1
-        end = self.data.find(b"\n", middle, middle + _NAME_BYTES) if middle else -1
+        lines = bytes(self.data[start : start + 2 * _NAME_BYTES])
+        middle = lines.find(b"\n", 0, _NAME_BYTES) + 1
+        end = lines.find(b"\n", middle, middle + _NAME_BYTES) if middle else -1
         if end < 0:
             raise CheckpointError("the pickle holds a name without an end")
-        self._push(Name(*self._take_text(end - start).split("\n")))
-        self.position = end + 1
+        self._push(Name(*self._take_text(end).split("\n")))
+        self.position += 1
 
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()
@@ -275,13 +242,23 @@ class PickleReader:
             raise CheckpointError("the pickle makes an object of something that is not a name")
         if extra and len(args) > _MAX_ARGS:
             raise CheckpointError(f"the pickle makes an object of {len(args):,} args; {_MAX_ARGS} are allowed")
-        self._push(Opaque(name.module, name.name, (*args, extra) if extra else args))
+        self._push(self._meanings.call(name, (*args, extra) if extra else args))
+
+    def _persistent(self) -> None:
+        self._limits.spend(_PERSISTENT_OPS)
+        self._push(self._meanings.persistent(self._pop()))
 
     def _build(self) -> None:
         state = self._pop()
         value = self._top()
         if isinstance(value, Opaque):
             value.state = state
+        elif isinstance(value, Unfinished):
+            self._stack[-1] = finished = value.finish(state)
+            keys, value.memo_keys = value.memo_keys, []  # the array may come again
+            for key in keys:
+                if self._memo[key] is value:
+                    self._memo[key] = finished
         # What an ordered dictionary has besides its items, `_metadata` in a state_dict, has no use here.
         elif type(value) is not dict and not self._meanings.build(value, state):
             raise CheckpointError(f"the pickle gives a state to a {type(value).__name__}")
@@ -335,11 +312,6 @@ def _cut_off() -> NoReturn:
     raise CheckpointError("the pickle is cut off")
 
 
-def shorten(text: str) -> str:
-    """`text` for a message: a file's strings may be long, and hold anything."""
-    return ascii(text[:80])[1:-1] + ("..." if len(text) > 80 else "")
-
-
 def _parts(value: Any) -> Iterable[Any] | None:
     """The parts of a container; None for anything else."""
     if isinstance(value, Intermediate):
@@ -360,19 +332,19 @@ _OPCODES: dict[int, Callable[[PickleReader], object]] = {
     ord("N"): lambda r: r._push(None),
     0x88: lambda r: r._push(True),
     0x89: lambda r: r._push(False),
-    ord("K"): lambda r: r._push(r._take_int(1)),
+    ord("K"): lambda r: r._push(r._take_byte()),
     ord("M"): lambda r: r._push(r._take_int(2)),
     ord("J"): lambda r: r._push(int.from_bytes(r._take(4), "little", signed=True)),
-    0x8A: lambda r: r._push_long(r._take_int(1)),
+    0x8A: lambda r: r._push_long(r._take_byte()),
     0x8B: lambda r: r._push_long(r._take_int(4)),
     ord("G"): lambda r: r._push(struct.unpack(">d", r._take(8))[0]),
     # text and bytes; U and T are Python 2's
-    0x8C: lambda r: r._push(r._take_text(r._take_int(1))),
+    0x8C: lambda r: r._push(r._take_text(r._take_byte())),
     ord("X"): lambda r: r._push(r._take_text(r._take_int(4))),
     0x8D: lambda r: r._push(r._take_text(r._take_int(8))),
-    ord("U"): lambda r: r._push(r._take_bytes(r._take_int(1)).decode("latin-1")),
+    ord("U"): lambda r: r._push(r._take_bytes(r._take_byte()).decode("latin-1")),
     ord("T"): lambda r: r._push(r._take_bytes(r._take_int(4)).decode("latin-1")),
-    ord("C"): lambda r: r._push(r._take_bytes(r._take_int(1))),
+    ord("C"): lambda r: r._push(r._take_bytes(r._take_byte())),
     ord("B"): lambda r: r._push(r._take_bytes(r._take_int(4))),
     0x8E: lambda r: r._push(r._take_bytes(r._take_int(8))),
     0x96: lambda r: r._push(r._take_bytes(r._take_int(8))),
@@ -395,10 +367,10 @@ _OPCODES: dict[int, Callable[[PickleReader], object]] = {
     # the stack and the memo
     ord("0"): PickleReader._pop,
     ord("1"): PickleReader._pop_mark,
-    ord("q"): lambda r: r._put(r._take_int(1)),
+    ord("q"): lambda r: r._put(r._take_byte()),
     ord("r"): lambda r: r._put(r._take_int(4)),
     0x94: lambda r: r._put(len(r._memo)),
-    ord("h"): lambda r: r._get(r._take_int(1)),
+    ord("h"): lambda r: r._get(r._take_byte()),
     ord("j"): lambda r: r._get(r._take_int(4)),
     # names and what is done with them
     ord("c"): PickleReader._global,
@@ -407,5 +379,5 @@ _OPCODES: dict[int, Callable[[PickleReader], object]] = {
     0x81: lambda r: r._new_object(keywords=False),
     0x92: lambda r: r._new_object(keywords=True),
     ord("b"): PickleReader._build,
-    ord("Q"): lambda r: r._push(r._meanings.persistent(r._pop())),
+    ord("Q"): PickleReader._persistent,
 }

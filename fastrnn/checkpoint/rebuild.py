@@ -1,124 +1,68 @@
-"""What torch's and NumPy's names in a pickle mean: arrays over storages, checked by arithmetic of our own."""
+"""What torch's names in a pickle mean: arrays over storages."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from . import dtypes
 from .dtypes import DType
+from .inert import Intermediate, Name, Opaque, Unfinished, shorten
 from .limits import Limits
-from .pickle_reader import Intermediate, Name, Opaque, shorten
+from .numpy_values import NumpyValues
+from .views import Array as Array
+from .views import ints, usable, view
 
-Array = NDArray[Any]
-_ARRAY_BYTES = 128  # without shape and strides
-_MAX_RANK = 64  # NumPy's
-_NUMPY_TYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
+_QUANTISED = {"QInt8Storage", "QUInt8Storage", "QInt32Storage", "QUInt4x2Storage", "QUInt2x4Storage"}
+_CALL_OPS = 10  # an array takes as long as ten common operations of a pickle
 _NO_DATA = {
     "_rebuild_meta_tensor_no_storage": "a meta tensor, which has a shape but no data",
     "_rebuild_qtensor": "a quantised tensor",
     "_rebuild_sparse_tensor": "a sparse tensor",
+    "_rebuild_sparse_csr_tensor": "a sparse tensor",
     "_rebuild_nested_tensor": "a nested tensor",
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Storage(Intermediate):
-    """The data that tensors show; `dtype` is None where each tensor says its own."""
+    """The data that tensors show; `dtype` is None where each tensor says its own.
+
+    `start` and `stop` say which bytes: in files from before torch 0.4 a storage may be part of another one.
+    """
 
     key: str
     dtype: DType | None
+    start: int = 0
+    stop: int | None = None
     what = "storage"
 
-
-def ints(value: Any, what: str) -> tuple[int, ...]:
-    if type(value) is not tuple or len(value) > _MAX_RANK or not all(type(n) is int and n >= 0 for n in value):
-        raise CheckpointError(f"a {what} is not a tuple of up to {_MAX_RANK} numbers from 0 upwards")
-    return value
-
-
-def check_size(shape: tuple[int, ...], dtype: np.dtype[Any], stored: int, limits: Limits) -> None:
-    """Refuse an array that NumPy cannot make or the limits forbid; `stored` bytes are there for it."""
-    if len(shape) > _MAX_RANK:
-        raise CheckpointError(f"an array has {len(shape)} dimensions; {_MAX_RANK} are allowed")
-    limits.allocate(_ARRAY_BYTES + 16 * len(shape), "an array")
-    # Zeros count as ones: NumPy refuses an empty array whose other sizes are beyond its reach.
-    limits.show(math.prod(max(n, 1) for n in shape) * dtype.itemsize, stored, "an array")
+    @property
+    def unit(self) -> int:
+        """Bytes that its size counts."""
+        return 1 if self.dtype is None else dtypes.numpy_dtype(self.dtype).itemsize
 
 
-def view(
-    data: memoryview,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    limits: Limits,
-    offset: int = 0,
-    strides: tuple[int, ...] | None = None,
-) -> Array:
-    """A read-only array over `data`; it is checked that every element lies inside.
-
-    Parameters
-    ----------
-    data : memoryview
-        Bytes.
-    dtype : numpy.dtype
-        Of the elements.
-    shape, strides : tuple of int
-        Not negative; strides count elements, None means C order.
-    offset : int
-        Of the first element, in elements.
+def storage(kind: Name, key: str) -> Storage:
+    """The storage of a class that torch's files name.
 
     Raises
     ------
     CheckpointError
-        The array reaches beyond the data, or is larger than the limits allow.
+        There is no such class, or it is one of quantised data.
     """
-    check_size(shape, dtype, len(data), limits)
-    if strides is None:
-        strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    if 0 in shape:
-        array = np.empty(shape, dtype)
-    else:
-        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-        if (last + 1) * dtype.itemsize > len(data):
-            raise CheckpointError("a tensor reaches beyond the data that is there")
-        # The stride of a single element is never used, and may be beyond 64 bits.
-        steps = tuple(stride * dtype.itemsize if n > 1 else 0 for n, stride in zip(shape, strides, strict=True))
-        array = np.ndarray(shape, dtype, data, offset * dtype.itemsize, steps)
-    array.flags.writeable = False
-    return array
-
-
-def usable(data: memoryview, row: DType, limits: Limits, *, swap: bool = False) -> memoryview:
-    """`data` itself, or a counted copy where its bytes are in the other order or off their natural addresses.
-
-    Raises
-    ------
-    CheckpointError
-        Bools are not 0 or 1, or a copy is larger than the limits allow.
-    """
-    unit = dtypes.swap_unit(row)
-    data = data[: len(data) // unit * unit]
-    if not data:
-        return data
-    bytes_ = np.frombuffer(data, np.uint8)
-    if row.numpy == "bool" and bytes_.max() > 1:
-        raise CheckpointError("bools are stored as bytes other than 0 and 1")
-    off = bytes_.__array_interface__["data"][0] % unit
-    swap = swap and unit > 1
-    if swap or off:
-        limits.allocate(len(data), "data in the other byte order" if swap else "data off its natural addresses")
-        copy = bytes_.copy()
-        if swap:
-            copy.view(f"u{unit}").byteswap(inplace=True)
-        data = copy.data.toreadonly()
-    return data
+    if kind.name == "UntypedStorage" and kind.module in ("torch", "torch.storage"):
+        return Storage(key, None)
+    row = dtypes.BY_STORAGE.get(kind.name) if kind.module == "torch" else None
+    if row is None:
+        what = "a quantised tensor" if kind.module == "torch" and kind.name in _QUANTISED else "storage"
+        raise CheckpointError(f"not supported: {what} of type {shorten(str(kind))}")
+    return Storage(key, row)
 
 
 class TorchMeanings:
@@ -139,52 +83,55 @@ class TorchMeanings:
         self._swap = byteorder != sys.byteorder
         self._raw: dict[str, memoryview] = {}
         self._usable: dict[tuple[str, str], memoryview] = {}  # by key and dtype
-        self._unfinished: dict[int, Array] = {}  # NumPy arrays that wait for their state
         self._functions: dict[str, Callable[[tuple[Any, ...]], Any]] = {
-            "torch._utils._rebuild_tensor": self._tensor,
-            "torch._utils._rebuild_tensor_v2": self._tensor,
+            "torch._utils._rebuild_tensor": self.tensor,
+            "torch._utils._rebuild_tensor_v2": self.tensor,
             "torch._utils._rebuild_tensor_v3": self._tensor_v3,
             "torch._utils._rebuild_parameter": self._parameter,
             "torch._utils._rebuild_parameter_with_state": self._parameter,
+            "torch._utils._rebuild_device_tensor_from_numpy": self._from_device,
+            "torch._utils._rebuild_device_tensor_from_cpu_tensor": self._from_device,
+            "torch._utils._rebuild_xla_tensor": self._from_device,
             "torch._tensor._rebuild_from_type_v2": self._typed,
+            "torch._tensor._rebuild_from_type": self._typed,
+            "torch.tensor._rebuild_from_type": self._typed,
             "torch.Size": self._size,
+            "torch.nn.parameter.Parameter": self._variable,
+            "torch.autograd.variable.Variable": self._variable,
+            "torch.jit._pickle.restore_type_tag": self._unwrapped,
+            **NumpyValues(limits).functions,
         }
-        for core in ("numpy.core", "numpy._core"):
-            self._functions |= {
-                f"{core}.multiarray._reconstruct": self._numpy_empty,
-                f"{core}.multiarray.scalar": self._numpy_scalar,
-                f"{core}.numeric._frombuffer": self._numpy_from_buffer,
-            }
+        for kind in ("int", "double", "bool", "tensor"):
+            self._functions[f"torch.jit._pickle.build_{kind}list"] = self._unwrapped
 
     def call(self, name: Name, args: tuple[Any, ...]) -> Any:
         if name.module == "torch._utils" and name.name in _NO_DATA:
             raise CheckpointError(f"not supported: {_NO_DATA[name.name]}")
         function = self._functions.get(str(name))
+        if function is not None:
+            self._limits.spend(_CALL_OPS)
         value = NotImplemented if function is None else function(args)
         return Opaque(name.module, name.name, args) if value is NotImplemented else value
 
-    def persistent(self, key: Any) -> Storage:
+    def persistent(self, key: Any) -> Any:
         """``("storage", class, key, device, number of elements)``, as torch.save writes it."""
         if type(key) is not tuple or [*map(type, key[:3]), len(key)] != [str, Name, str, 5] or key[0] != "storage":
             raise CheckpointError("the pickle refers to something outside that is not a storage")
-        _, kind, name, _, numel = key
+        return self.storage(storage(key[1], key[2]), key[4])
+
+    def storage(self, part: Storage, numel: Any) -> Storage:
+        """`part` itself; it is checked that there are `numel` elements, as the pickle says."""
         if type(numel) is not int or numel < 0:
             raise CheckpointError("a storage has a size that is none")
-        row, unit = None, 1
-        if str(kind) not in ("torch.storage.UntypedStorage", "torch.UntypedStorage"):
-            row = dtypes.BY_STORAGE.get(kind.name) if kind.module == "torch" else None
-            if row is None:
-                raise CheckpointError(f"not supported: storage of type {shorten(str(kind))}")
-            unit = dtypes.numpy_dtype(row).itemsize
-        if name not in self._raw:
-            self._raw[name] = self._read_storage(name)
-        if len(self._raw[name]) // unit != numel:
-            raise CheckpointError(f"storage {shorten(name)} has not the size that the pickle says")
-        return Storage(name, row)
+        if part.key not in self._raw:
+            self._raw[part.key] = self._read_storage(part.key)
+        if len(self._raw[part.key]) // part.unit != numel:
+            raise CheckpointError(f"storage {shorten(part.key)} has not the size that the pickle says")
+        return part
 
     # Tensors
 
-    def _tensor(self, args: tuple[Any, ...]) -> Array:
+    def tensor(self, args: tuple[Any, ...]) -> Array:
         """(storage, offset, size, stride[, requires_grad, hooks[, metadata]])"""
         if len(args) not in (4, 6, 7) or not isinstance(args[0], Storage) or args[0].dtype is None:
             raise CheckpointError("a tensor's description is not what torch writes")
@@ -208,7 +155,7 @@ class TorchMeanings:
         slot = (storage.key, row.torch)
         if slot not in self._usable:
             self._usable[slot] = usable(self._raw[storage.key], row, self._limits, swap=self._swap)
-        data = self._usable[slot]
+        data = self._usable[slot][storage.start : storage.stop]
         if row.torch != dtypes.COMPLEX32:
             return view(data, dtypes.numpy_dtype(row), shape, self._limits, offset, strides)
         pairs = (*(2 * stride for stride in strides), 1)  # in halves
@@ -228,7 +175,7 @@ class TorchMeanings:
                 if array.dtype.kind not in "fc":
                     raise CheckpointError(f"a tensor of {array.dtype} is marked {mark}")
                 self._limits.allocate(array.nbytes, "a tensor")
-                array = function(array)
+                array = np.asarray(function(array))  # of no dimensions it is a scalar otherwise
                 array.flags.writeable = False
         return array
 
@@ -242,69 +189,36 @@ class TorchMeanings:
         if len(args) != 4 or not isinstance(args[0], Name) or type(args[2]) is not tuple:
             return NotImplemented
         function = self._functions.get(str(args[0]))
-        return function(args[2]) if function in (self._tensor, self._tensor_v3) else NotImplemented
+        return function(args[2]) if function in (self.tensor, self._tensor_v3) else NotImplemented
 
     def _size(self, args: tuple[Any, ...]) -> tuple[int, ...]:
         return ints(args[0] if len(args) == 1 else None, "torch.Size")
 
-    # NumPy's
+    # Older torch
 
-    def _numpy_dtype(self, record: Any) -> np.dtype[Any] | None:
-        """The dtype that a pickle describes; None if it is no plain number."""
-        if not isinstance(record, Opaque) or (record.module, record.name) != ("numpy", "dtype"):
-            return None
-        name = record.args[0] if record.args else None
-        state = record.state if type(record.state) is tuple else ()
-        order = state[1] if len(state) > 1 else "="
-        if type(name) is not str or name not in _NUMPY_TYPES or type(order) is not str or order not in "<>|=":
-            return None
-        return np.dtype(order + name)
+    def _variable(self, args: tuple[Any, ...]) -> Any:
+        """(tensor): a parameter in torch 0.1 to 0.3; the very first ones have the tensor in the state that follows."""
+        if not args:
+            return Unfinished(self._variable_from_state, "parameter")
+        return args[0] if isinstance(args[0], np.ndarray) else NotImplemented
 
-    def _numpy_data(self, raw: Any, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> Array:
-        """A flat array in the machine's byte order."""
-        if dtype is None:
-            raise CheckpointError("not supported: a NumPy array of other than plain numbers")
-        if type(raw) is not bytes or len(raw) != math.prod(shape) * dtype.itemsize:
-            raise CheckpointError("a NumPy array has not the size that its shape says")
-        self._limits.allocate(len(raw), "a NumPy array")  # so that no bytes are looked through too often
-        row = dtypes.BY_NUMPY[dtype.newbyteorder("=").name]
-        data = usable(memoryview(raw), row, self._limits, swap=not dtype.isnative)
-        return view(data, dtypes.numpy_dtype(row), (math.prod(shape),), self._limits)
-
-    def _numpy_empty(self, args: tuple[Any, ...]) -> Any:
-        """An array that NumPy makes empty first and gives its content by `build`."""
-        if not args or not isinstance(args[0], Name) or str(args[0]) != "numpy.ndarray":
-            return NotImplemented
-        array: Array = np.empty(0, np.uint8)
-        self._unfinished[id(array)] = array
-        return array
+    def _variable_from_state(self, state: Any) -> Array:
+        """(tensor, gradient, hooks, requires_grad, volatile)"""
+        if type(state) is not tuple or len(state) != 5 or not isinstance(state[0], np.ndarray):
+            raise CheckpointError("a parameter is not a tensor")
+        return state[0]
 
     def build(self, value: Any, state: Any) -> bool:
-        """(version, shape, dtype, is Fortran order, bytes)"""
-        array = self._unfinished.pop(id(value), None)
-        if array is None:
-            return False
-        if type(state) is not tuple or len(state) != 5 or type(state[3]) is not bool:
-            raise CheckpointError("a NumPy array's description is not what NumPy writes")
-        _, size, record, fortran, raw = state
-        shape = ints(size, "NumPy array's shape")
-        flat = self._numpy_data(raw, self._numpy_dtype(record), shape)
-        check_size(shape, flat.dtype, flat.nbytes, self._limits)
-        self._limits.allocate(2 * flat.nbytes, "a NumPy array")
-        # In place: other parts of the pickle may already refer to this very array.
-        array.__setstate__((1, shape, flat.dtype, fortran, flat.tobytes()))
-        array.flags.writeable = False
-        return True
+        """(requires_grad, volatile, hooks) of a parameter: nothing that an array has."""
+        is_flags = type(state) is tuple and [*map(type, state[:2]), len(state)] == [bool, bool, 3]
+        return isinstance(value, np.ndarray) and is_flags
 
-    def _numpy_from_buffer(self, args: tuple[Any, ...]) -> Any:
-        """(bytes, dtype, shape, order)"""
-        if len(args) != 4 or type(args[3]) is not str or args[3] not in ("C", "F"):
-            return NotImplemented
-        shape = ints(args[2], "NumPy array's shape")
-        flat = self._numpy_data(args[0], self._numpy_dtype(args[1]), shape)
-        check_size(shape, flat.dtype, flat.nbytes, self._limits)
-        return flat.reshape(shape[::-1]).T if args[3] == "F" else flat.reshape(shape)
+    # Other devices, and TorchScript
 
-    def _numpy_scalar(self, args: tuple[Any, ...]) -> Any:
-        dtype = self._numpy_dtype(args[0]) if len(args) == 2 else None
-        return NotImplemented if dtype is None else self._numpy_data(args[1], dtype, ())[0]
+    def _from_device(self, args: tuple[Any, ...]) -> Any:
+        """(array, dtype, device, requires_grad): a tensor of XLA and the like, widened where NumPy lacks its type."""
+        return args[0] if len(args) == 4 and isinstance(args[0], np.ndarray) else NotImplemented
+
+    def _unwrapped(self, args: tuple[Any, ...]) -> Any:
+        """(value[, type]): what TorchScript says of the types of lists and dicts is left out."""
+        return args[0] if args and type(args[0]) in (list, dict) else NotImplemented

@@ -7,16 +7,18 @@ from typing import Any
 
 from ..errors import CheckpointError
 from .archive import Archive
+from .inert import shorten
 from .limits import Limits
-from .pickle_reader import PickleReader, shorten
+from .pickle_reader import PickleReader
 from .rebuild import TorchMeanings
 
 PICKLE = "data.pkl"
+_OLD_SCRIPT = re.compile(r"[^/]*/model\.json")
 _KEY = re.compile(r"[0-9]{1,20}")
 
 
 def is_torch(archive: Archive) -> bool:
-    return any(name.endswith("/" + PICKLE) for name in archive.entries)
+    return any(name.endswith("/" + PICKLE) or _OLD_SCRIPT.fullmatch(name) for name in archive.entries)
 
 
 def load_torch(archive: Archive, limits: Limits) -> Any:
@@ -31,6 +33,12 @@ def load_torch(archive: Archive, limits: Limits) -> Any:
         Anything is wrong with it.
     """
     pickles = [name for name in archive.entries if name.count("/") == 1 and name.endswith("/" + PICKLE)]
+    if not pickles and any(map(_OLD_SCRIPT.fullmatch, archive.entries)):
+        raise CheckpointError(
+            "not supported: TorchScript from before torch 1.4; load it with torch.jit and save it anew"
+        )
+    if not pickles:
+        raise CheckpointError(f"the zip archive holds {PICKLE}, but not where torch writes it: in a folder at the top")
     if len(pickles) != 1:
         raise CheckpointError(f"the zip archive holds {len(pickles)} pickles where torch writes one")
     prefix = pickles[0].removesuffix(PICKLE)
