@@ -1,1 +1,1 @@
-"""Bridges to other packages: each module needs the one that it is named after."""
+"""Bridges to other packages, each named after its own; only `torch` and `threadpoolctl` import that package."""

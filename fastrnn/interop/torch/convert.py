@@ -33,6 +33,13 @@ def from_torch(module: torch.nn.Module) -> Any:
     ------
     TypeError
         `module` is something else.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastrnn.interop.torch import from_torch
+    >>> from_torch(torch.nn.GRU(3, 4, num_layers=2, batch_first=True))
+    GRU(3, 4, num_layers=2, batch_first=True)
     """
     name = _name("module", module, torch.nn)
     dtype = "float64" if next(module.parameters()).dtype == torch.float64 else "float32"
@@ -59,6 +66,13 @@ def to_torch(layer: Any) -> torch.nn.Module:
     ------
     TypeError
         `layer` is something else.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> from fastrnn.interop.torch import to_torch
+    >>> to_torch(fastrnn.LSTM(3, 4, bidirectional=True))
+    LSTM(3, 4, bidirectional=True)
     """
     name = _name("layer", layer, fastrnn)
     dtype = getattr(torch, str(layer.dtype))
@@ -117,6 +131,17 @@ def record(module: torch.nn.Module, *inputs: Any, path: str | os.PathLike[str]) 
         An argument is not as described.
     OSError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> import os, tempfile, torch
+    >>> from fastrnn.interop.torch import record
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "golden.npz")
+    ...     y, h_n = record(torch.nn.GRU(3, 4).eval(), torch.ones(5, 2, 3), path=path)
+    ...     sorted(fastrnn.load(path))
+    ['batch_first', 'h_n', 'output', 'x']
     """
     is_cell = _name("module", module, torch.nn).endswith("Cell")
     dtype = next(module.parameters()).dtype
