@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 import fastrnn
 
-from ..checkpoint.state_dict import LayerInfo, describe
+from ..checkpoint import LayerInfo
+from ..checkpoint.about import About
+from ..checkpoint.about import about as read_about
+from ..checkpoint.state_dict import describe, scan
 from .show import did_you_mean
 
 Array = NDArray[Any]
@@ -25,8 +28,7 @@ def add_layer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--nonlinearity",
         choices=("tanh", "relu"),
-        default="tanh",
-        help="of an RNN: a checkpoint does not say it (default: tanh)",
+        help="of an RNN (default: what a module that was saved whole says; a state dict does not say it: tanh)",
     )
 
 
@@ -56,15 +58,24 @@ class Loaded(NamedTuple):
     is_cell: bool
 
 
-def load(path: str) -> Any:
-    return fastrnn.load(existing(path))
+def load(path: str, *, check_crc: bool = True) -> Any:
+    return fastrnn.load(existing(path), check_crc=check_crc)
 
 
-def find_layers(state: Any, path: str) -> list[LayerInfo]:
+def about(path: str) -> About:
     try:
-        return fastrnn.find_layers(state)
+        return read_about(path)
     except fastrnn.CheckpointError as error:
         raise fastrnn.CheckpointError(f"{path}: {error}") from None
+
+
+def find_layers(state: Any, path: str) -> tuple[list[LayerInfo], fastrnn.CheckpointError | None]:
+    """The layers that can be read, and what is wrong with others."""
+    try:
+        layers, problem = scan(state)
+    except fastrnn.CheckpointError as error:
+        layers, problem = [], error
+    return layers, fastrnn.CheckpointError(f"{path}: {problem}") if problem else None
 
 
 def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
@@ -78,10 +89,10 @@ def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
         The file is bad, or holds no recurrent layer.
     """
     state = load(path)
-    layers = find_layers(state, path)
-    if not layers:
-        raise fastrnn.CheckpointError(f"{path}: holds no recurrent layer")
-    prefixes = [layer.prefix for layer in layers]
+    layers, problem = find_layers(state, path)
+    prefixes = [layer.prefix for layer in layers if layer.is_recurrent]
+    if not prefixes:
+        raise problem or fastrnn.CheckpointError(f"{path}: holds no recurrent layer")
     if prefix is None and len(prefixes) > 1:
         listed = ", ".join(repr(name) for name in prefixes[:20]) + ", ..." * (len(prefixes) > 20)
         raise ValueError(f"{path} holds {len(prefixes)} layers, choose one with --prefix: {listed}")
@@ -91,14 +102,7 @@ def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
         raise fastrnn.CheckpointError(f"{path}: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}{did_you_mean(prefix or '', prefixes)}") from None
-    layer = fastrnn.from_state_dict(state, info.prefix, **options)
-    return Loaded(info.prefix, over_time(layer, **options) if info.is_cell else layer, info.is_cell)
-
-
-def over_time(cell: Any, **options: Any) -> Any:
-    """The layer that does step after step what `cell` does in one."""
-    state = {f"{name}_l0": array for name, array in cell.parameters().items()}
-    return fastrnn.from_state_dict(state, "", **options)
+    return Loaded(info.prefix, fastrnn.from_state_dict(state, info.prefix, cell=False, **options), info.is_cell)
 
 
 def open_array(path: str) -> Array:

@@ -58,7 +58,8 @@ def memory(text: str) -> int:
 
 def execute(args: Namespace) -> int:
     check_paths(args)
-    prefix, layer, _ = files.load_layer(args.file, args.prefix, dtype=args.dtype, nonlinearity=args.nonlinearity)
+    options = {"dtype": args.dtype, "nonlinearity": args.nonlinearity, "batch_first": False}
+    prefix, layer, _ = files.load_layer(args.file, args.prefix, **options)
     layer.to(device=args.device)
     source = open_input(args, layer)
     x = time_major(source, args.batch_first)

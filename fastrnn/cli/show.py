@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+MAX_RICH_ROWS = 500  # rich takes about 1 ms a row: more are printed as text
 BAR_AFTER = 0.5  # seconds: what is done sooner needs no bar
 
 
@@ -19,7 +20,10 @@ def terminal() -> bool:
 
 def plain(text: object) -> str:
     """`text` for a terminal: names in a file are anyone's, and may hold control sequences."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -27,7 +31,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     titles = [title.removeprefix(">") for title in columns]
     right = [title.startswith(">") for title in columns]
     cells = [[plain(cell) for cell in row] for row in rows]
-    if terminal():
+    if terminal() and len(rows) <= MAX_RICH_ROWS:
         _print_rich_table(titles, right, cells)
         return
     widths = [max(len(row[i]) for row in [titles, *cells]) for i in range(len(titles))]
