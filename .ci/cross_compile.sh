@@ -1,6 +1,7 @@
 #!/bin/sh
-# Do the C headers compile, without a warning, for every platform we build wheels for? And do lanes and tiles keep their
-# contract on aarch64, run by qemu-aarch64? Seconds, once zig has built the C library of that one target.
+# Do the C headers compile, without a warning, for every platform we build wheels for? And do lanes, tiles and steps of
+# optimizers keep their contract on aarch64, run by qemu-aarch64? Seconds, once zig has built the C library of that one
+# target.
 #
 #   .ci/cross_compile.sh [python]        the Python of a virtual environment; zig's compiler is installed into it
 set -eu
@@ -20,7 +21,7 @@ for target in \
 do
     platform=${target%%:*} cpu=${target#*:}
     for bits in 32 64; do
-        for driver in simd tile; do
+        for driver in simd tile optimizers; do
             compile -target "$platform" ${cpu:+-mcpu=$cpu} -DFASTRNN_REAL=$bits \
                 -c tests/${driver}_driver.c -o "$out/object"
         done
@@ -35,7 +36,7 @@ if ! found qemu-aarch64 && found apt-get && [ "$(id -u)" = 0 ]; then
 fi
 if found qemu-aarch64; then
     for bits in 32 64; do
-        for driver in simd tile; do
+        for driver in simd tile optimizers; do
             compile -target aarch64-linux-musl -static -DFASTRNN_REAL=$bits \
                 tests/${driver}_driver.c -o "$out/driver" -lm
             qemu-aarch64 "$out/driver" 32749

@@ -71,6 +71,15 @@ cdef extern from "_meet.h" nogil:
     void meet_drop(meeting*, long count)
     long meet_yields()
 
+cdef extern from "_optimizers.h" nogil:
+    void sgd_step(Py_ssize_t n, real* p, const real* g, real lr, real sign, real decay)
+    void momentum_step(Py_ssize_t n, real* p, const real* g, real* b, real lr, real sign, real decay, real momentum,
+                       real share, bint first, bint nesterov)
+    void adam_step(Py_ssize_t n, real* p, const real* g, real* m, real* v, real* largest, real lr, real sign,
+                   real decay, real kept, real rest1, real beta2, real rest2, real eps)
+    void rmsprop_step(Py_ssize_t n, real* p, const real* g, real* v, real* b, real* m, real lr, real sign, real decay,
+                      real alpha, real rest, real momentum, real eps)
+
 
 cdef enum Cell: RNN_TANH, RNN_RELU, LSTM, GRU
 
@@ -142,3 +151,5 @@ include "_kernels/backward_loop.pxi"
 include "_kernels/weights.pxi"
 include "_kernels/calls.pxi"
 include "_kernels/backward_call.pxi"
+include "_kernels/matrix.pxi"
+include "_kernels/optimizers.pxi"

@@ -1,4 +1,4 @@
-"""``_simd.h`` and ``_tile.h``, built for every instruction set: sigmoid and tanh against the C library, lanes, tiles.
+"""The headers of the kernels, built for every instruction set: against the C library, lanes, tiles, optimizers.
 
 ``FASTRNN_FULL=1`` sweeps all 2**32 float32 numbers, some minutes per build.
 """
@@ -75,3 +75,9 @@ def test_contract(build: str, bits: int, tmp_path: Path, runnable: set[str]) -> 
 @pytest.mark.parametrize("build", BUILDS)
 def test_tiles(build: str, bits: int, tmp_path: Path, runnable: set[str]) -> None:
     run_driver("tile", build, bits, tmp_path, runnable)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("build", BUILDS)
+def test_optimizers(build: str, bits: int, tmp_path: Path, runnable: set[str]) -> None:
+    run_driver("optimizers", build, bits, tmp_path, runnable)
