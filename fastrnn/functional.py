@@ -77,6 +77,15 @@ def rnn(
     ------
     TypeError, ValueError
         An argument is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> params = fastrnn.RNN(3, 4, rng=0).state_dict()
+    >>> y, h_n = fastrnn.functional.rnn(np.ones((5, 2, 3)), None, params)
+    >>> y.shape, h_n.shape
+    ((5, 2, 4), (1, 2, 4))
     """
     spec = NONLINEARITIES[validate.nonlinearity(nonlinearity, NONLINEARITIES)]
     network = _network(spec, params)
@@ -165,6 +174,15 @@ def rnn_vjp(
     ------
     TypeError, ValueError
         An argument is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> params = fastrnn.RNN(3, 4, rng=0).state_dict()
+    >>> (y, h_n), backward = fastrnn.functional.rnn_vjp(np.ones((5, 2, 3)), None, params)
+    >>> backward(np.ones_like(y)).params["bias_hh_l0"].shape
+    (4,)
     """
     spec = NONLINEARITIES[validate.nonlinearity(nonlinearity, NONLINEARITIES)]
     network = _network(spec, params)

@@ -6,7 +6,7 @@ torch raises RuntimeError for some wrong arguments; here they are ValueErrors th
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,11 +23,25 @@ def integer(name: str, value: Any) -> int:
     return int(value)
 
 
+def real(name: str, value: Any) -> float:
+    """A real number, numpy's included."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} should be a real number, got: {type(value).__name__}")
+    return float(value)
+
+
 def size(name: str, value: Any) -> int:
     """A size of a layer: a positive integer."""
     if integer(name, value) <= 0:
         raise ValueError(f"{name} must be greater than zero, got: {value}")
     return int(value)
+
+
+def number(name: str, value: Any) -> Any:
+    """A real number, as it is."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} should be a number, got: {type(value).__name__}")
+    return value
 
 
 def flag(name: str, value: Any) -> bool:
@@ -86,6 +100,20 @@ def real_array(name: str, value: ArrayLike, to: np.dtype[Any]) -> Array:
     return np.require(a.astype(to, copy=False), requirements="A")
 
 
+def floating(name: str, value: ArrayLike) -> Array:
+    """Anything `np.asarray` takes as an array of float64, where it is one, or else of float32; no needless copy."""
+    a = value if type(value) is np.ndarray else _as_array(value, f"{name} should be an array of real numbers")
+    return real_array(name, a, np.dtype(np.float64 if a.dtype.newbyteorder("=") == np.float64 else np.float32))
+
+
+def axis(dim: int, ndim: int) -> int:
+    """The axis `dim` of an array of `ndim` axes, counted from the front; torch takes 0 and -1 of a number too."""
+    last = max(ndim, 1)
+    if not -last <= dim < last:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-last}, {last - 1}], but got {dim})")
+    return dim % last
+
+
 def _as_array(value: ArrayLike, expected: str) -> Array:
     try:
         return np.asarray(value)
@@ -139,16 +167,22 @@ def hidden(
 
 def lengths(value: ArrayLike, T: int, N: int) -> NDArray[np.intp]:
     """(N,) integers in 0..T."""
-    a = _as_array(value, "lengths should be integers")
-    if a.size == 0:
-        a = a.astype(np.intp)
-    if a.dtype.kind not in "iu":
-        raise TypeError(f"lengths should be integers, got: {a.dtype}")
+    a = integers(value, "lengths should be integers")
     if a.shape != (N,):
         raise ValueError(f"lengths should have shape ({N},), one for each row of the batch, got: {a.shape}")
     if N and (a.min() < 0 or a.max() > T):
         raise ValueError(f"lengths should be between 0 and the number of steps, {T}, got: {a.min()} to {a.max()}")
     return a.astype(np.intp)
+
+
+def integers(value: ArrayLike, expected: str) -> Array:
+    """An array of integers; an empty one may be of any type. `expected` begins the message where it is not."""
+    a = _as_array(value, expected)
+    if a.size == 0 and a.dtype.kind == "f":
+        a = a.astype(np.intp)
+    if a.dtype.kind not in "iu":
+        raise TypeError(f"{expected}, got: {a.dtype}")
+    return a
 
 
 def mask(name: str, value: ArrayLike, expected: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -187,3 +221,17 @@ def out(value: Any, expected: tuple[int, ...], to: np.dtype[Any]) -> Array:
     if not value.flags.writeable:
         raise ValueError("out should be writable, got a read-only array")
     return value
+
+
+def wrt(value: str | Iterable[str], known: tuple[str, ...]) -> frozenset[str]:
+    """Some of the known names, at least one."""
+    expected = f"wrt should name some of {', '.join(map(repr, known))}"
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{expected}, got: {type(value).__name__}")
+    given = [value] if isinstance(value, str) else list(value)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{expected}, got: {name!r}")
+    if not given:
+        raise ValueError(f"{expected}, got: none")
+    return frozenset(given)

@@ -249,19 +249,7 @@ def vjp(
 
 def checked_options(wrt: Any, consume: Any, checkpoint_every: Any) -> tuple[frozenset[str], bool, int | None]:
     every = None if checkpoint_every is None else validate.size("checkpoint_every", checkpoint_every)
-    return _wrt(wrt), validate.flag("consume", consume), every
-
-
-def _wrt(wrt: str | Iterable[str]) -> frozenset[str]:
-    if not isinstance(wrt, Iterable):
-        raise TypeError(f"wrt should name some of {', '.join(map(repr, WRT))}, got: {type(wrt).__name__}")
-    given = [wrt] if isinstance(wrt, str) else list(wrt)
-    for name in given:
-        if name not in WRT:
-            raise ValueError(f"wrt should name some of {', '.join(map(repr, WRT))}, got: {name!r}")
-    if not given:
-        raise ValueError(f"wrt should name some of {', '.join(map(repr, WRT))}, got: none")
-    return frozenset(given)
+    return validate.wrt(wrt, WRT), validate.flag("consume", consume), every
 
 
 def cell_vjp(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import validate
 from .._memory import Memory
 from ..backends import flush_denormals
-from ..layers.base import Layer
+from ..layers.engine_layer import EngineLayer
 from . import engine, packing
 from .cell import Tag, linear_tag
 from .forward_loop import Run
@@ -95,7 +95,7 @@ def _typeof(pack: Any, c: Any) -> Any:
     return pack[0].of_pack
 
 
-def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> Any:
+def pack(layer: EngineLayer, index: int | None = None, *, gradients: bool = False) -> Any:
     """The weights of a layer for the functions of this module.
 
     Parameters
@@ -117,8 +117,18 @@ def pack(layer: Layer, index: int | None = None, *, gradients: bool = False) -> 
     ------
     TypeError, ValueError
         An argument is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn import jit
+    >>> p, h = jit.pack(fastrnn.GRU(3, 4, rng=0)), np.zeros(4, np.float32)
+    >>> jit.gru_step(p, np.ones(3, np.float32), h)       # from an @njit function too
+    >>> bool(h.any())
+    True
     """
-    if not isinstance(layer, Layer) or not hasattr(layer, "hidden_size"):
+    if not isinstance(layer, EngineLayer):
         raise TypeError(f"layer should be a recurrent layer or cell of fastrnn, got: {type(layer).__name__}")
     of_all = layer._weights()
     if index is None and len(of_all) > 1:
@@ -157,6 +167,15 @@ def pack_linear(weight: ArrayLike, bias: ArrayLike | None = None) -> PackedLinea
     -------
     PackedLinear
         As `pack` returns: a copy, for one thread.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import jit
+    >>> p, y = jit.pack_linear(np.array([[1.0, 2.0]], np.float32)), np.empty(1, np.float32)
+    >>> jit.linear(p, np.ones(2, np.float32), y)
+    >>> y
+    array([3.], dtype=float32)
     """
     dtype = np.dtype(np.float64 if getattr(weight, "dtype", None) == np.float64 else np.float32)
     w = validate.real_array("weight", weight, dtype)

@@ -12,7 +12,8 @@ from .. import validate
 from ..cells import GRU as GRU_SPEC
 from ..cells import LSTM as LSTM_SPEC
 from ..cells import CellSpec, Sizes, Weights
-from .base import Layer, gpu
+from .device import gpu
+from .engine_layer import EngineLayer
 from .recurrent import nonlinearity_spec
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-class Cell(Layer):
+class Cell(EngineLayer):
     """What the three cells share. Not constructed by users."""
 
     _fixed = ("input_size", "hidden_size", "nonlinearity", "bias")
@@ -68,6 +69,8 @@ class Cell(Layer):
         stack.backend.forward(stack.prepared[0], rows[None], y[None], state[0], state[1] if self._spec.has_c else None)
         new = [s if batched else s[0] for s in state]
         return tuple(new) if self._spec.has_c else new[0]
+
+    forward = __call__
 
     def vjp(
         self, x: ArrayLike, hx: Any = None, *, wrt: str | Iterable[str] = ("x", "hx", "params")
@@ -217,6 +220,14 @@ class RNNCell(Cell):
     References
     ----------
     .. [1] https://docs.pytorch.org/docs/2.13/generated/torch.nn.RNNCell.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.RNNCell(3, 4, rng=0)
+    >>> cell(np.ones((2, 3))).shape                      # 2 rows; the state before is zero
+    (2, 4)
     """
 
     def __init__(
@@ -248,6 +259,18 @@ class LSTMCell(Cell):
     References
     ----------
     .. [1] https://docs.pytorch.org/docs/2.13/generated/torch.nn.LSTMCell.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.LSTMCell(3, 4, rng=0)
+    >>> state = None
+    >>> for x_t in np.ones((5, 2, 3)):
+    ...     state = cell(x_t, state)
+    >>> h, c = state
+    >>> h.shape, c.shape
+    ((2, 4), (2, 4))
     """
 
     def __init__(
@@ -276,6 +299,15 @@ class GRUCell(Cell):
     References
     ----------
     .. [1] https://docs.pytorch.org/docs/2.13/generated/torch.nn.GRUCell.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.GRUCell(3, 4, rng=0)
+    >>> h = cell(np.ones((2, 3)), np.zeros((2, 4)))
+    >>> h.shape
+    (2, 4)
     """
 
     def __init__(

@@ -53,6 +53,15 @@ class RNN(RecurrentBase):
     References
     ----------
     .. [1] https://docs.pytorch.org/docs/2.13/generated/torch.nn.RNN.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> rnn = fastrnn.RNN(3, 4, nonlinearity="relu", rng=0)
+    >>> y, h_n = rnn(np.ones((5, 2, 3)))                 # 5 steps, 2 rows, 3 features
+    >>> y.shape, h_n.shape
+    ((5, 2, 4), (1, 2, 4))
     """
 
     def __init__(
@@ -131,6 +140,17 @@ class LSTM(RecurrentBase):
     References
     ----------
     .. [1] https://docs.pytorch.org/docs/2.13/generated/torch.nn.LSTM.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> lstm = fastrnn.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True, rng=0)
+    >>> y, (h_n, c_n) = lstm(np.ones((2, 5, 3)), lengths=[5, 2])
+    >>> y.shape, h_n.shape, c_n.shape
+    ((2, 5, 8), (4, 2, 4), (4, 2, 4))
+    >>> bool(y[1, 2:].any())                             # 0 past a row's length
+    False
     """
 
     def __init__(
@@ -206,6 +226,18 @@ class GRU(RecurrentBase):
     References
     ----------
     .. [1] https://docs.pytorch.org/docs/2.13/generated/torch.nn.GRU.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> gru = fastrnn.GRU(3, 4, rng=0)
+    >>> x = np.ones((5, 2, 3))                           # 5 steps, 2 rows, 3 features
+    >>> (y, h_n), backward = gru.vjp(x)                  # as y, h_n = gru(x), and with gradients
+    >>> y.shape, h_n.shape
+    ((5, 2, 4), (1, 2, 4))
+    >>> backward(np.ones_like(y)).params["weight_hh_l0"].shape
+    (12, 4)
     """
 
     def __init__(

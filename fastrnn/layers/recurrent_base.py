@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .. import validate
 from ..call import Options, call
 from ..cells import CellSpec, Sizes, Weights
-from .base import Layer, gpu
+from .device import gpu
+from .engine_layer import EngineLayer
 
 if TYPE_CHECKING:  # imported when first used, so that `import fastrnn` costs little
     from ..packing import PackedSequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # imported when first used, so that `import fastrnn` costs li
 Array = NDArray[Any]
 
 
-class RecurrentBase(Layer):
+class RecurrentBase(EngineLayer):
     """Not constructed by users."""
 
     _fixed: tuple[str, ...] = (
@@ -36,7 +37,7 @@ class RecurrentBase(Layer):
         "proj_size",
     )
     _checks: ClassVar = {
-        **Layer._checks,
+        **EngineLayer._checks,
         "batch_first": partial(validate.flag, "batch_first"),
         "dropout": validate.dropout,
     }
@@ -171,6 +172,8 @@ class RecurrentBase(Layer):
             return_states=return_states,
             out=out,
         )
+
+    forward = __call__
 
     def vjp(
         self,
