@@ -24,7 +24,32 @@ SAYS = {
     "custom_cells": r"coupled LSTM +\d\.\d+ -> 0\.0\d+(.|\n)*sLSTM +\d\.\d+ -> 0\.0\d+",
     "truncated_bptt": r"26[0-5] of 265 characters are the poem's",
 }
-NEEDS_TORCH = {"train_demo"}
+#: The short form of those that learn and draw: options, what it says where it has learnt, what it writes.
+LEARNS = {
+    "character_model": (
+        ["--steps", "60"],
+        r"loss 4\.\d\d -> 2\.[0-4]\d\nShall I compare thee",
+        {"character_model.pt", "character_model.png"},
+    ),
+    "ragged_classifier": (
+        ["--steps", "200"],
+        r"([67]\d|[89]\d|100)\.\d% of 1000 new drawings",
+        {"ragged_classifier.png"},
+    ),
+    "adder": (["--steps", "500"], r"(2[5-9]|[3-9]\d|100)\.\d% of 1000 sums that it has never seen", {"adder.png"}),
+    "voice_activity": (
+        ["--seconds", "6"],
+        r"factor of 0\.\d+\n.*in one call: (0\.0e\+00|\d\.\de-0[6-9])\nright in (9[5-9]|100)\.\d% .* loudness: [78]\d",
+        {"voice_activity.png"},
+    ),
+    "audio_effect": (
+        ["--steps", "100"],
+        r"gives: (1\d|\d)\.\d%; without the model 38%\nCPU load: \d+\.\d% of real time",
+        {"audio_effect.png", "audio_effect.wav"},
+    ),
+    "policy": (["--steps", "150"], r"-> (0\.9\d|1\.00); without memory: 0\.45", {"policy.png"}),
+}
+NEEDS_TORCH = {"train_demo", "train_voice_activity"}
 NEEDS_NUMBA = {"controller"}
 
 
@@ -36,7 +61,7 @@ def load(name):
 
 
 def test_every_example_is_run():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SAYS) | NEEDS_TORCH
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SAYS) | set(LEARNS) | NEEDS_TORCH
 
 
 @pytest.mark.parametrize("name", SAYS)
@@ -55,6 +80,20 @@ def test_script(name, tmp_path):
     assert script.stderr == ""
     assert re.search(SAYS[name], script.stdout), script.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", LEARNS)
+def test_short_form(name, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    options, says, writes = LEARNS[name]
+    command = [sys.executable, EXAMPLES / f"{name}.py", *options, "--out", tmp_path]
+    script = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert script.returncode == 0, script.stderr
+    assert re.search(says, script.stdout), script.stdout
+    assert {path.name for path in tmp_path.iterdir()} == writes
+    for picture in tmp_path.glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size > 10_000
 
 
 def test_memory_stays_within_the_bound(tmp_path, assert_close):

@@ -1,18 +1,23 @@
-"""Run the model that ships with fastrnn, and compare with what torch recorded.
+"""Run the models that ship with fastrnn, and compare with what torch recorded.
 
-The model is a bidirectional two-layer LSTM that reads Morse code out of a
-noisy radio signal. Where a backend disagrees, the exit status is 1.
+The first is a bidirectional two-layer LSTM, trained in torch, that reads
+Morse code out of a noisy radio signal. Where a backend disagrees with torch,
+the exit status is 1. The second is a GRU, trained by fastrnn, that writes
+verse, character by character.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 import fastrnn
 
@@ -25,6 +30,7 @@ TIMING = 0.03  # seconds for each backend
 BACKENDS = ("reference", "cython")
 LEVELS = " ▁▂▃▄▅▆▇█"
 WIDTH = 68  # steps of the signal on one line
+OPENING, LINES, SEED, TEMPERATURE = "Shall I compare thee", 4, 9, 0.45
 
 Heard = list[tuple[int, str]]  # a step, and the character that begins there
 
@@ -49,8 +55,10 @@ def execute(args: Namespace) -> int:
     rows = measure(layer, inputs, golden, available_backends() if args.all else BACKENDS)
     logits = results(layer, inputs)["output"] @ state["head.weight"].T + state["head.bias"]
     heard = [listen(row[:n], alphabet) for row, n in zip(logits, golden["lengths"], strict=True)]
+    writer = fastrnn.load(DATA / "writer.pt")
+    verse = write(writer["state_dict"], writer["alphabet"])
     if args.json:
-        print_json(layer, heard, rows)
+        print_json(layer, heard, rows, verse)
     else:
         parameters = sum(array.size for array in layer.parameters().values())
         print(f"A torch-trained LSTM of {parameters:,} parameters reads Morse code, here without torch:")
@@ -59,6 +67,11 @@ def execute(args: Namespace) -> int:
         draw(inputs.x[shortest, : golden["lengths"][shortest]], heard[shortest])
         print("messages  " + ", ".join(text(message) for message in heard) + "\n")
         print_rows(rows)
+        count = sum(array.size for array in writer["state_dict"].values())
+        print(
+            f"\nA GRU of {count:,} parameters, trained by fastrnn on Shakespeare's sonnets, goes on from {OPENING!r}:\n"
+        )
+        print("\n".join("  " + line for line in verse))
     return 0 if all(row.difference.ok for row in rows) else 1
 
 
@@ -116,12 +129,28 @@ def print_rows(rows: list[Row]) -> None:
     print("\nLargest differences from torch's results; relative and ULP: of the largest value")
 
 
-def print_json(layer: Any, heard: list[Heard], rows: list[Row]) -> None:
+def write(state: Mapping[str, Array], alphabet: str) -> list[str]:
+    """Lines of verse that begin with the opening, one step of a stream for each character; the same in every run."""
+    weights = {name: array.astype("float32") for name, array in state.items()}  # they are stored as float16
+    stream = fastrnn.from_state_dict(weights, prefix="rnn.").stream()
+    draw, verse, n_read = random.Random(SEED), OPENING, 0  # its numbers are the same in all versions of Python
+    while verse.count("\n") < LINES:
+        for character in verse[n_read:]:
+            y = stream.step(weights["embed.weight"][alphabet.index(character)])
+        n_read = len(verse)
+        logits = weights["head.weight"] @ y + weights["head.bias"]
+        likely = np.exp((logits - logits.max()) / TEMPERATURE)
+        verse += draw.choices(alphabet, likely.tolist())[0]
+    return verse.splitlines()
+
+
+def print_json(layer: Any, heard: list[Heard], rows: list[Row], verse: list[str]) -> None:
     backends = [{"backend": backend, **d._asdict(), "us_per_step": us, "ok": d.ok} for backend, d, us in rows]
     show.print_json(
         {
             "layer": repr(layer),
             "messages": [text(message) for message in heard],
+            "verse": verse,
             "ok": all(row.difference.ok for row in rows),
             "backends": backends,
         }
