@@ -3,7 +3,8 @@
     python tests/make_checkpoints.py
 
 For each NAME.pt there is a NAME.npz with the arrays in it by the way to them ("a.0.b"), as torch has them: bfloat16
-and float8 widened to float32, complex32 to complex64. The files are the same at every run.
+and float8 widened to float32, complex32 to complex64. Beside lstm.onnx, lstm_onnx.npz has an input and what torch
+computes. The files are the same at every run.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import argparse
 import collections
 import io
+import json
 import warnings
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import safetensors.torch
@@ -89,10 +92,77 @@ class Model(torch.nn.Module):
         self.head = torch.nn.Linear(2, 7)
 
 
+class Parts(torch.nn.Module):
+    """Without layers: the order of strings in them differs from run to run in the old format."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = torch.nn.RNNCell(2, 3)
+        self.head = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+
+
+class ScriptedCell(torch.nn.Module):
+    """The parameters of a GRUCell; torch's own scripts differ from run to run."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight_ih = torch.nn.Parameter(torch.randn(12, 3))
+        self.weight_hh = torch.nn.Parameter(torch.randn(12, 4))
+        self.bias_ih = torch.nn.Parameter(torch.randn(12))
+        self.bias_hh = torch.nn.Parameter(torch.randn(12))
+
+    def forward(self, x):
+        return x @ self.weight_ih.T + self.bias_ih
+
+
+class Scripted(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = ScriptedCell()
+        self.names = torch.jit.Attribute({"a": 1}, dict[str, int])
+        self.sizes = torch.jit.Attribute([2, 3], list[int])
+        self.register_buffer("steps", torch.tensor(5))
+
+    def forward(self, x):
+        return self.cell(x)
+
+
 def nested():
     """As a trainer wraps it, compiled and in parallel."""
     state = {f"module._orig_mod.{name}": value for name, value in Model().state_dict().items()}
     return {"epoch": 9, "model_state_dict": state, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}
+
+
+def parametrized():
+    """Averaged, with weights behind weight norm in both spellings and weight drop; and the weights that torch uses."""
+    old, new = torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm
+    layers = {
+        "old": old(old(torch.nn.LSTM(3, 4), "weight_ih_l0"), "weight_hh_l0", dim=1),
+        "new": new(new(torch.nn.GRU(3, 4, bidirectional=True), "weight_hh_l0"), "weight_ih_l0_reverse", dim=None),
+        "conv": old(torch.nn.Conv1d(3, 4, 5)),
+    }
+    weights = {key: [p.detach() for p in layers[key]._flat_weights] for key in ("old", "new")}
+    state = {f"{key}.{name}": value for key, layer in layers.items() for name, value in layer.state_dict().items()}
+    dropped = torch.nn.RNN(3, 4).state_dict()
+    weights["fastai"] = list(dropped.values())
+    for name, value in dropped.items():
+        state[f"fastai.module.{name}"] = torch.zeros(4, 4) if name == "weight_hh_l0" else value
+    state["fastai.weight_hh_l0_raw"] = dropped["weight_hh_l0"]
+    averaged = {"n_averaged": torch.tensor(3)} | {f"module.{name}": value for name, value in state.items()}
+    return {"model": averaged, "weights": weights}
+
+
+class Options(torch.nn.Module):
+    """Layers that have more to say than the shapes of their parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(5, 3, padding_idx=0)
+        self.conv = torch.nn.Conv1d(3, 4, 2, stride=2)
+        self.up = torch.nn.ConvTranspose1d(4, 3, 2)
+        self.norm = torch.nn.GroupNorm(2, 4)
+        self.rnn = torch.nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
+        self.cell = torch.nn.RNNCell(3, 4, nonlinearity="relu")
 
 
 def arrays_in(value, path=()):
@@ -124,6 +194,45 @@ def write(name, value, **options):
     np.savez_compressed(DATA / f"{name}.npz", **arrays_in(value))
 
 
+def write_stream(name, value, **options):
+    """In torch's old format, without what differs from run to run: addresses as keys, and the source of classes."""
+    address = torch._C.StorageBase._cdata.__get__
+    numbers = {}
+    keys = property(lambda storage: 10_000_000 + numbers.setdefault(address(storage), len(numbers)))
+    source = mock.Mock(return_value=(["class ...\n"], 1, "model.py"))
+    with (
+        mock.patch.object(torch.UntypedStorage, "_cdata", keys),
+        mock.patch.object(torch.serialization, "get_source_lines_and_file", source),
+    ):
+        torch.save(value, DATA / f"stream_{name}.pt", _use_new_zipfile_serialization=False, **options)
+
+
+def write_scripted():
+    """TorchScript, without the places in source files that it came from, and a number that differs from run to run."""
+    module, out = Scripted(), io.BytesIO()
+    torch.jit.save(torch.jit.script(module), out)
+    with zipfile.ZipFile(out) as old, zipfile.ZipFile(DATA / "scripted.pt", "w") as new:
+        for info in old.infolist():
+            if not info.filename.endswith((".debug_pkl", "serialization_id")):
+                new.writestr(zipfile.ZipInfo(info.filename), old.read(info), info.compress_type)
+    assert torch.equal(torch.jit.load(DATA / "scripted.pt").cell.weight_ih, module.cell.weight_ih)
+    np.savez_compressed(DATA / "scripted.npz", **arrays_in(module))
+
+
+def write_policy():
+    """As stable-baselines3 does: archives of torch within an archive, and other files."""
+    policy = {"lstm_actor." + name: value for name, value in torch.nn.LSTM(3, 4).state_dict().items()}
+    optimizer = {"state": {0: {"exp_avg": torch.arange(3.0)}}, "param_groups": [{"lr": 0.1}]}
+    with zipfile.ZipFile(DATA / "policy.zip", "w") as file:
+        file.writestr(zipfile.ZipInfo("data"), json.dumps({"n_steps": 8}))
+        for name, value in (("pytorch_variables", {}), ("policy", policy), ("policy.optimizer", optimizer)):
+            with file.open(zipfile.ZipInfo(f"{name}.pth"), "w", force_zip64=True) as member:
+                torch.save(value, member)
+        file.writestr(zipfile.ZipInfo("_stable_baselines3_version"), "2.3.0")
+        file.writestr(zipfile.ZipInfo("picture.png"), b"\x89PNG\xff")
+    np.savez_compressed(DATA / "policy.npz", **arrays_in({"policy.pth": policy, "policy.optimizer.pth": optimizer}))
+
+
 def swapped(content):
     """The same checkpoint as a big-endian machine writes it."""
     out = io.BytesIO()
@@ -138,9 +247,24 @@ def swapped(content):
     return out.getvalue()
 
 
+def write_onnx():
+    """A network of two layers as torch writes it: two nodes, with Transpose and Reshape between them."""
+    torch.manual_seed(0)
+    lstm = torch.nn.LSTM(2, 3, num_layers=2, bidirectional=True, batch_first=True).eval()
+    x, out = torch.randn(2, 4, 2), io.BytesIO()
+    torch.onnx.export(lstm, (x,), out, dynamo=False, input_names=["x"], output_names=["output", "h_n", "c_n"])
+    (DATA / "lstm.onnx").write_bytes(out.getvalue())
+    with torch.no_grad():
+        output, (h_n, c_n) = lstm(x)
+    arrays = {"x": x, "output": output, "h_n": h_n, "c_n": c_n}
+    np.savez_compressed(DATA / "lstm_onnx.npz", **{name: array.numpy() for name, array in arrays.items()})
+
+
 def main():
     DATA.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", "ComplexHalf support is experimental")
+    warnings.filterwarnings("ignore", "(?s).*ONNX")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # weight_norm
     torch.manual_seed(0)
     write("dtypes", dtypes())
     write("views", views())
@@ -163,6 +287,22 @@ def main():
     gru = torch.nn.GRU(2, 3).to(torch.bfloat16).state_dict()
     safetensors.torch.save_file(gru | {"step": torch.tensor(7)}, DATA / "gru_bf16.safetensors", {"format": "pt"})
     np.savez_compressed(DATA / "gru_bf16.npz", **arrays_in(gru | {"step": torch.tensor(7)}))
+    write("parametrized", parametrized())
+    write("options", Options())
+    write_onnx()
+
+    torch.manual_seed(0)
+    write_stream("dtypes", dtypes())
+    write_stream("views", views())
+    write_stream("objects", objects())
+    write_stream("protocol_5", objects(), pickle_protocol=5)
+    parts = Parts()
+    write_stream("module", parts)
+    np.savez_compressed(DATA / "stream_module.npz", **arrays_in(parts))
+    write_stream("small", {"a": torch.arange(6.0).reshape(2, 3).T, "b": [1, "x"]})
+    torch.manual_seed(0)
+    write_scripted()
+    write_policy()
 
 
 if __name__ == "__main__":

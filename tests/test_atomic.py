@@ -47,6 +47,27 @@ def test_a_failing_rename_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened elsewhere")
+def test_data_are_on_the_disk_before_the_name_and_the_name_at_the_end(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(descriptor):
+        status = os.fstat(descriptor)
+        steps.append(("fsync", "folder" if stat.S_ISDIR(status.st_mode) else status.st_size))
+        fsync(descriptor)
+
+    def recorded_replace(*names):
+        steps.append("rename")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"1234")
+    assert steps == [("fsync", 4), "rename", ("fsync", "folder")]
+
+
 def test_relative_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with atomic_path("a.txt") as temporary:

@@ -282,3 +282,14 @@ def test_compare_wrong_usage(arguments):
     assert process.returncode == 2
     assert "Traceback" not in process.stderr
     assert arguments[1] in process.stderr
+
+
+# -- asv_bench/optimizers.py --------------------------------------------------------------------------------------
+
+
+def test_optimizers():
+    run = f"sys.path.insert(0, {str(ASV_BENCH)!r}); runpy.run_module('optimizers', run_name='__main__')"
+    table = printed_by(python(f"import runpy; {HIDE_PEERS}; {run}", "--quick")).splitlines()[2:]
+    assert "| fastrnn |" in table[0]
+    assert len(table) == 2 + 8
+    assert all(float(row.split("|")[3]) > 0 for row in table[2:])

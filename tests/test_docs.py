@@ -17,6 +17,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 API = (ROOT / "docs" / "api.md").read_text()
+SITE = 'pip install ".[docs]" && sphinx-build -W docs docs/_build'
 
 
 def anchors(page: Path) -> set[str]:
@@ -50,6 +51,44 @@ def test_every_page_is_reached_from_the_index_and_the_readme(page):
     assert page.name == "index.md" or (f"({page.name})" in index and f"(docs/{page.name})" in readme)
 
 
+def in_the_reference() -> dict[str, set[str]]:
+    """Module -> the names that reference.rst lists of it."""
+    names: dict[str, set[str]] = {}
+    module = ""
+    for line in (ROOT / "docs" / "reference.rst").read_text().splitlines():
+        if line.startswith(".. currentmodule:: "):
+            module = line.split()[-1]
+        elif re.fullmatch(r"   [\w.]+", line):
+            names.setdefault(module, set()).add(line.strip())
+    return names
+
+
+def exported(module: str) -> set[str]:
+    """Its `__all__` as it is written down: some cannot be imported without an extra."""
+    source = (Path(fastrnn.__file__).parent / module / "__init__.py").read_text()
+    return set(re.findall(r'"(\w+)"', re.search(r"^__all__ = \[(.*?)\]", source, re.MULTILINE | re.DOTALL)[1]))
+
+
+def test_every_public_name_is_in_the_reference():
+    listed = in_the_reference()
+    for module in [fastrnn, fastrnn.jit, *MODULES]:
+        assert not set(module.__all__) - listed[module.__name__], module.__name__
+    assert not exported("interop/torch") - listed["fastrnn.interop.torch"]
+    assert not {name for name in listed["fastrnn"] if "." not in name} - set(fastrnn.__all__)
+
+
+def test_every_picture_is_in_the_reference_and_in_the_api():
+    pytest.importorskip("matplotlib")
+    assert set(fastrnn.plot.__all__) == in_the_reference()["fastrnn.plot"]
+    for name in fastrnn.plot.__all__:
+        assert described(f"fastrnn.plot.{name}") == arguments(getattr(fastrnn.plot, name))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/index.md"])
+def test_the_command_that_makes_the_site(page):
+    assert f"\n{SITE}\n" in (ROOT / page).read_text()
+
+
 def public_methods(cls: type) -> set[str]:
     return {name for name, _ in inspect.getmembers(cls) if not name.startswith("_")}
 
@@ -69,10 +108,31 @@ def test_every_public_method_of_a_layer_is_in_the_api(name):
     assert not missing
 
 
+MODEL_LAYERS = [fastrnn.Linear(1, 1), fastrnn.Embedding(1, 1), fastrnn.Dropout(), fastrnn.ReLU(), fastrnn.Sequential(),
+                fastrnn.ModuleList(), fastrnn.LastStep(), fastrnn.Softmax(0), fastrnn.SelectOutput()]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", MODEL_LAYERS, ids=lambda layer: type(layer).__name__)
+def test_every_public_method_of_the_layers_of_a_model_is_in_the_api(layer):
+    names = public_methods(type(layer)) | {name for name in vars(layer) if not name.startswith("_")}
+    missing = [n for n in sorted(names) if not re.search(rf"(layer|net)\.{n}\b|\b{n}[,=]", API)]
+    assert not missing
+
+
 def test_every_public_method_of_a_stream_is_in_the_api():
     names = public_methods(type(fastrnn.GRU(1, 1).stream()))
     assert names >= {"step", "state"}
     assert not [name for name in names if f"stream.{name}" not in API]
+
+
+def test_every_public_method_of_optimizers_and_schedulers_is_in_the_api():
+    layer = fastrnn.GRU(1, 1)
+    optimizer = fastrnn.optim.Adam(layer.parameters())
+    scheduler = fastrnn.optim.lr_scheduler.StepLR(optimizer, 1)
+    for name, what in (("optimizer", optimizer), ("scheduler", scheduler)):
+        names = public_methods(type(what))
+        assert {"step", "state_dict"} <= names
+        assert not [method for method in names if f"`{name}.{method}" not in API]
 
 
 def test_every_field_of_gradients_is_in_the_api():
@@ -81,12 +141,19 @@ def test_every_field_of_gradients_is_in_the_api():
 
 
 #: Modules whose names are public beside those of `fastrnn` itself.
-MODULES = [fastrnn.functional, fastrnn.testing]
+MODULES = [
+    fastrnn.functional,
+    fastrnn.testing,
+    fastrnn.losses,
+    fastrnn.optim,
+    fastrnn.optim.lr_scheduler,
+    fastrnn.data,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_every_name_of_a_module_is_in_the_api(module):
-    assert {"gru_vjp", "check_gradients"} & set(module.__all__)
+    assert {"gru_vjp", "check_gradients", "mse_loss", "SGD", "StepLR", "DataLoader"} & set(module.__all__)
     assert not [name for name in module.__all__ if f"{module.__name__}.{name}" not in API]
 
 
@@ -99,13 +166,15 @@ def test_modules_list_all_that_is_theirs():
 
 SIGNED = {f"fastrnn.{name}": getattr(fastrnn, name) for name in fastrnn.__all__}
 SIGNED |= {f"{module.__name__}.{name}": getattr(module, name) for module in MODULES for name in module.__all__}
-SIGNED = {name: what for name, what in SIGNED.items() if not name.endswith("Error")}
+SIGNED = {name: what for name, what in SIGNED.items() if not name.endswith(("Error", ".Ragged"))}
 #: How the API calls a method, which of the places where it does, and the method.
 METHODS = [
     ("layer.vjp", 0, fastrnn.GRU.vjp),
     ("cell.vjp", 0, fastrnn.GRUCell.vjp),
     ("gradients = backward", 0, Backward.__call__),
     ("gradients = backward", 1, CellBackward.__call__),
+    ("optimizer.step", 0, fastrnn.optim.Optimizer.step),
+    ("optimizer.load_state_dict", 0, fastrnn.optim.Optimizer.load_state_dict),
 ]
 
 

@@ -24,10 +24,16 @@ ALLOWED = {
         "checkpoint",
         "config",
         "custom",
+        "data",
         "errors",
         "functional",
+        "interop",
+        "gates",
         "layers",
+        "losses",
+        "optim",
         "packing",
+        "plot",
         "testing",
         "threads",
     },
@@ -85,8 +91,14 @@ ALLOWED = {
     "call": {"cells", "packing", "sequence", "validate"},
     "vjp": {"backward", "call", "packing", "sequence", "tape", "validate"},
     "stream": {"sequence", "validate"},
+    "gates": {"backends.reference", "cells", "layers"},
+    "plot": {"gates"},
+    "product": {"backends", "backends.cython", "threads"},
     "functional": {"backends", "call", "cells", "packing", "sequence", "validate", "vjp"},
     "testing": {"validate"},
+    "losses": {"validate"},
+    "optim": {"backends", "backends.cython", "threads", "validate"},
+    "data": {"packing", "validate"},
     "checkpoint": {"atomic", "cells", "errors", "validate"},
     "layers": {
         "backends",
@@ -97,6 +109,7 @@ ALLOWED = {
         "custom",
         "errors",
         "packing",
+        "product",
         "sequence",
         "stream",
         "validate",
@@ -107,15 +120,17 @@ ALLOWED = {
         "backends",
         "call",
         "cells",
+        "checkpoint",
         "errors",
         "fastrnn",
         "layers",
         "packing",
         "sequence",
         "threads",
+        "validate",
         "vjp",
     },
-    "cli": {"atomic", "cells", "checkpoint", "config", "cuda", "elementary", "errors", "fastrnn"},
+    "cli": {"atomic", "cells", "checkpoint", "config", "cuda", "elementary", "errors", "fastrnn", "plot"},
 }
 MAY_IMPORT_TORCH = ("interop/", "cli/engines.py", "cli/gpu/")
 
@@ -131,6 +146,7 @@ def test_import_is_light():
     assert "fastrnn" in added
     heavy = ("numba", "torch", "rich", "safetensors", "ml_dtypes", "numpy.random", "fastrnn.cli", "fastrnn.checkpoint")
     heavy += ("fastrnn.vjp", "fastrnn.functional", "fastrnn.testing")
+    heavy += ("fastrnn.losses", "fastrnn.optim", "fastrnn.data")
     assert not [name for name in added if any(name == h or name.startswith(f"{h}.") for h in heavy)]
 
 

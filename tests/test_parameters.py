@@ -329,3 +329,20 @@ def test_options_can_be_changed():
     assert (type(layer.dropout), layer.training) == (float, True)
     assert layer(x)[1].shape == (2, 2, 4)
     assert (layer(x.swapaxes(0, 1))[0].swapaxes(0, 1) != y).any()
+
+
+def test_a_subset_is_live():
+    layer = fastrnn.GRU(3, 4, rng=0)
+    part = layer.parameters().subset(["bias_hh_l0", "weight_ih_l0"])
+    assert list(part) == ["bias_hh_l0", "weight_ih_l0"]
+    assert part["weight_ih_l0"] is layer.weight_ih_l0
+    before = layer(np.ones((2, 1, 3)))[0]
+    part["weight_ih_l0"][:] = 0
+    part.changed()
+    assert not np.array_equal(layer(np.ones((2, 1, 3)))[0], before)
+    part["bias_hh_l0"] = np.ones(12)
+    assert (layer.bias_hh_l0 == 1).all()
+    with pytest.raises(TypeError, match=r"cannot be added or removed"):
+        del part["bias_hh_l0"]
+    with pytest.raises(KeyError, match=r"weight_hh_l0"):
+        part.subset(["weight_hh_l0"])

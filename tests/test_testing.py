@@ -201,7 +201,7 @@ def test_tolerance_max_elements_and_rng(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"layer": np.tanh}, TypeError, "layer should be a layer of fastrnn, got: ufunc"),
+        ({"layer": np.tanh}, TypeError, "layer should be a recurrent layer or cell of fastrnn, got: ufunc"),
         ({"tolerance": 0}, ValueError, "tolerance should be a positive number, got: 0"),
         ({"tolerance": "1e-7"}, ValueError, "tolerance should be a positive number, got: '1e-7'"),
         ({"tolerance": float("nan")}, ValueError, "tolerance should be a positive number, got: nan"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import pickle
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 import fastrnn
 import fastrnn.checkpoint
 from fastrnn import CheckpointError
+from fastrnn.checkpoint import Name, Opaque
 from fastrnn.checkpoint.limits import Limits
 from fastrnn.checkpoint.source import open_source
 
@@ -90,10 +94,67 @@ def archive(entries, compression=zipfile.ZIP_STORED):
     return out.getvalue()
 
 
-def torch_zip(pickle, storages=None, *, more=(), compression=zipfile.ZIP_STORED):
+def torch_zip(content, storages=None, *, more=(), compression=zipfile.ZIP_STORED):
     storages = {"0": FOUR_FLOATS} if storages is None else storages
-    entries = [("archive/data.pkl", pickle), *((f"archive/data/{key}", data) for key, data in storages.items())]
+    entries = [("archive/data.pkl", content), *((f"archive/data/{key}", data) for key, data in storages.items())]
     return archive([*entries, *more, ("archive/version", b"3\n")], compression)
+
+
+def old_storage(key="0", numel=4, kind="FloatStorage", part=b"N"):
+    """As the stream names it."""
+    return tup(text("storage"), named("torch", kind), text(key), text("cpu"), number(numel), part) + b"Q"
+
+
+def machine(*, little=True):
+    sizes = {"short": 2, "int": 4, "long": 4}
+    return pickle.dumps({"protocol_version": 1001, "little_endian": little, "type_sizes": sizes}, 2)
+
+
+def stream(content, storages=None, *, little=True, byteorder="little", keys=None, head=None):
+    """Torch's old format; `storages` has for each key the number of elements and the data. `head` stands for the first
+    three pickles; `keys` may be a pickle too.
+    """
+    storages = {"0": (4, FOUR_FLOATS)} if storages is None else storages
+    keys = keys if isinstance(keys, bytes) else pickle.dumps(sorted(storages) if keys is None else keys, 2)
+    if head is None:
+        head = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + machine(little=little)
+    data = [storages[key][0].to_bytes(8, byteorder, signed=True) + storages[key][1] for key in sorted(storages)]
+    return head + content + keys + b"".join(data)
+
+
+def tar(files, padding=1024, mtime=1.5):
+    """Of names and contents, as Python writes it; torch has 10240 for `padding`. What is no file comes as a TarInfo."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in files:
+            if isinstance(content, tarfile.TarInfo):
+                archive.addfile(content)
+                continue
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            info.mtime = mtime  # if not a whole number, in an entry of its own
+            archive.addfile(info, io.BytesIO(content))
+    content = out.getvalue().rstrip(b"\0")
+    return content + bytes(-len(content) % 512 + padding)
+
+
+def torch_tar(content, storages=None, tensors=None, parts=(), *, little=True, padding=1024):
+    """Torch's first format: `storages` of (number, type, numel, data), `tensors` of (number, storage, size, stride,
+    offset), `parts` of (number, storage, offset, numel).
+    """
+    order = "<" if little else ">"
+    storages = [(7, "FloatStorage", 4, FOUR_FLOATS)] if storages is None else storages
+    tensors = [(9, 7, (2, 2), (1, 2), 0)] if tensors is None else tensors
+    first = pickled(number(len(storages)))
+    for key, kind, numel, data in storages:
+        first += pickled(tup(number(key), text("cpu"), named("torch", kind))) + struct.pack(order + "q", numel) + data
+    first += pickle.dumps(list(parts), 2)
+    second = pickled(number(len(tensors)))
+    for key, root, size, stride, offset in tensors:
+        second += pickled(tup(number(key), number(root), named("torch", "FloatTensor")))
+        second += struct.pack(f"{order}i4x{len(size)}q{len(stride)}qq", len(size), *size, *stride, offset)
+    files = {"sys_info": machine(little=little), "pickle": content, "tensors": second, "storages": first}
+    return tar(files.items(), padding)
 
 
 def with_tensor(*args, **options):
@@ -105,6 +166,64 @@ def bomb(size, declared=None):
     """A storage of zeros, deflated; its size may be said to be another."""
     content = torch_zip(pickled(tensor()), {"0": bytes(size)}, compression=zipfile.ZIP_DEFLATED)
     return content if declared is None else content.replace(struct.pack("<I", size), struct.pack("<I", declared))
+
+
+def script_archive(pickle, more=()):
+    """As torch.jit.save lays it out."""
+    code = b"class Module(Module):\n  __parameters__ = []\n"
+    entries = [("m/data.pkl", pickle), ("m/data/0", FOUR_FLOATS), ("m/code/__torch__.py", code)]
+    return archive([*entries, ("m/constants.pkl", pickled(b")")), ("m/version", b"3\n"), *more])
+
+
+# safetensors and npz
+
+
+def crafted_safetensors(header, data=b"", length=None):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw) if length is None else length) + raw + data
+
+
+def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def npy(descr="'<f4'", fortran="False", shape="(4,)", data=bytes(16), version=1, header=None, magic=b"\x93NUMPY"):
+    line = (header or f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}").encode("latin-1")
+    line += b" " * (-(len(line) + 11) % 64) + b"\n"  # the elements on natural addresses, as NumPy does it
+    length = struct.pack("<H" if version == 1 else "<I", len(line))
+    return magic + bytes([version, 0]) + length + line + data
+
+
+def npz(content):
+    """An archive of one array, put together by `npy` or otherwise."""
+    return archive([("a.npy", content)])
+
+
+# Checks
+
+
+def contents(value, inside=()):
+    """All that is in what was read, comparable with ==: names, types, every byte of every array."""
+    if isinstance(value, np.ndarray | np.generic):
+        return type(value).__name__, str(value.dtype), value.shape, value.tobytes()
+    if id(value) in inside:
+        return "itself"
+
+    def within(part):
+        return contents(part, (*inside, id(value)))
+
+    if isinstance(value, dict):
+        return "dict", [(within(key), within(item)) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return type(value).__name__, list(map(within, value))
+    if isinstance(value, set | frozenset):
+        return type(value).__name__, sorted(map(repr, value))
+    if isinstance(value, Opaque):
+        return value.module, value.name, within(value.args), within(value.state), within(value.items)
+    if isinstance(value, Name):
+        return value.module, value.name
+    assert type(value) in (str, bytes, int, float, complex, bool, type(None)), type(value)
+    return type(value).__name__, repr(value)
 
 
 def refuse(content, match=".", **limits):

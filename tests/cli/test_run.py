@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,19 @@ def test_run_of_a_relu_rnn(cli, folder, assert_close):
     layer = save_layer(fastrnn.RNN(3, 5, nonlinearity="relu", rng=0))
     x = save_array("x.npy", normal(9, 2, 3))
     assert cli("run", "model.npz", "--input", "x.npy", "--output", "y.npy", "--nonlinearity", "relu")[0] == 0
+    assert_close(np.load("y.npy"), layer(x)[0], "float32")
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("name", ["rnn", "cell"])
+def test_run_of_a_module_that_was_saved_whole(cli, folder, assert_close, name, batch_first):
+    """It says itself that it is of the relu kind; the order of the axes is said in the command, and nowhere else."""
+    path = Path(__file__).parent.parent / "data" / "checkpoints" / "options.pt"
+    x = save_array("x.npy", normal(9, 2, 3))
+    more = ["--batch-first"] * batch_first
+    assert cli("run", str(path), "--prefix", name, "--input", "x.npy", "--output", "y.npy", *more)[0] == 0
+    options = {"cell": False, "nonlinearity": "relu", "batch_first": batch_first}
+    layer = fastrnn.from_state_dict(fastrnn.load(path), name, **options)
     assert_close(np.load("y.npy"), layer(x)[0], "float32")
 
 

@@ -89,6 +89,20 @@ def test_prefixes(cli, folder):
     assert "did you mean" not in err
 
 
+def test_other_layers_are_no_choice(cli, folder):
+    state = {f"rnn.{key}": array for key, array in fastrnn.GRU(3, 4).state_dict().items()}
+    state |= {"head.weight": np.ones((2, 4), np.float32), "embed.weight": np.ones((5, 3), np.float32)}
+    fastrnn.save(state, "model.pt")
+    save_array("x.npy", np.zeros((2, 1, 3), np.float32))
+    for options in ([], ["--prefix", "rnn"]):
+        assert cli("verify", "model.pt", *options)[0] == 0
+        assert cli("run", "model.pt", "--input", "x.npy", "--output", "y.npy", *options)[0] == 0
+    status, _, err = cli("verify", "model.pt", "--prefix", "head.")
+    assert status == 2
+    assert "'rnn.'" in err
+    assert "'embed.'" not in err
+
+
 def test_help_and_figures_need_neither_torch_nor_rich():
     code = (
         "import sys; from fastrnn.cli import main; main(['--help']); main(['demo']);"
