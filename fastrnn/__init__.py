@@ -19,14 +19,36 @@ from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
+    from . import data as data
     from . import functional as functional
+    from . import losses as losses
+    from . import optim as optim
+    from . import plot as plot
     from . import testing as testing
     from .checkpoint import find_layers, load
     from .checkpoint.save import save  # not from .checkpoint: mypy may take that for the module of the same name
     from .config import show_config
     from .custom import Cell
+    from .gates import gate_activations
+    from .interop.keras import from_keras_weights
+    from .interop.onnx import from_onnx
+    from .layers.activations import ELU, GELU, Hardtanh, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
+    from .layers.batch_norm import BatchNorm1d
+    from .layers.conv import Conv1d, Conv2d
     from .layers.custom import Recurrent
+    from .layers.dropout import Dropout
+    from .layers.embedding import Embedding
     from .layers.from_state_dict import from_state_dict
+    from .layers.leaf import Gradients
+    from .layers.linear import Linear
+    from .layers.module import Module
+    from .layers.norm import LayerNorm
+    from .layers.parameters import Parameter
+    from .layers.pool import MaxPool1d
+    from .layers.saved import load_model
+    from .layers.sequential import ModuleList, Sequential
+    from .layers.shape import Flatten, LastStep, MeanOverTime, SelectOutput
+    from .layers.softmax import LogSoftmax, Softmax
     from .packing import (
         PackedSequence,
         invert_permutation,
@@ -39,23 +61,55 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ELU",
+    "GELU",
     "GRU",
     "LSTM",
     "RNN",
     "BackendError",
+    "BatchNorm1d",
     "Cell",
     "CheckpointError",
+    "Conv1d",
+    "Conv2d",
+    "Dropout",
+    "Embedding",
+    "Flatten",
     "GRUCell",
+    "Gradients",
+    "Hardtanh",
     "LSTMCell",
+    "LastStep",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "LogSoftmax",
+    "MaxPool1d",
+    "MeanOverTime",
+    "Module",
+    "ModuleList",
     "PackedSequence",
+    "Parameter",
     "RNNCell",
+    "ReLU",
     "Recurrent",
+    "SelectOutput",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
     "backends",
     "find_layers",
+    "from_keras_weights",
+    "from_onnx",
     "from_state_dict",
+    "gate_activations",
     "get_num_threads",
     "invert_permutation",
     "load",
+    "load_model",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",
@@ -77,8 +131,40 @@ _LAZY = {
     "Recurrent": "layers.custom",
     "find_layers": "checkpoint",
     "load": "checkpoint",
+    "load_model": "layers.saved",
     "save": "checkpoint",
+    "from_keras_weights": "interop.keras",
+    "from_onnx": "interop.onnx",
     "from_state_dict": "layers.from_state_dict",
+    "gate_activations": "gates",
+    "ELU": "layers.activations",
+    "GELU": "layers.activations",
+    "Hardtanh": "layers.activations",
+    "LeakyReLU": "layers.activations",
+    "ReLU": "layers.activations",
+    "SiLU": "layers.activations",
+    "Sigmoid": "layers.activations",
+    "Softplus": "layers.activations",
+    "Tanh": "layers.activations",
+    "Conv1d": "layers.conv",
+    "Conv2d": "layers.conv",
+    "Dropout": "layers.dropout",
+    "Embedding": "layers.embedding",
+    "Gradients": "layers.leaf",
+    "Linear": "layers.linear",
+    "Module": "layers.module",
+    "Parameter": "layers.parameters",
+    "BatchNorm1d": "layers.batch_norm",
+    "LayerNorm": "layers.norm",
+    "MaxPool1d": "layers.pool",
+    "ModuleList": "layers.sequential",
+    "Sequential": "layers.sequential",
+    "Flatten": "layers.shape",
+    "LastStep": "layers.shape",
+    "MeanOverTime": "layers.shape",
+    "SelectOutput": "layers.shape",
+    "LogSoftmax": "layers.softmax",
+    "Softmax": "layers.softmax",
     "show_config": "config",
     "PackedSequence": "packing",
     "invert_permutation": "packing",
@@ -91,7 +177,7 @@ _LAZY = {
 }
 
 
-_MODULES = ("functional", "jit", "testing")
+_MODULES = ("data", "functional", "jit", "losses", "optim", "plot", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,7 @@ class PackedSequence(_Fields):
 
     Parameters
     ----------
-    data : array_like (sum of lengths, *)
+    data : array_like (sum of lengths, ...)
         All steps, time by time, longest sequence first within a time.
     batch_sizes : array_like of int (T,), optional
         Sequences running at each step: positive, never growing, adding up to ``len(data)``. Left out when `data` is
@@ -42,6 +42,15 @@ class PackedSequence(_Fields):
     ------
     ValueError, TypeError
         If the parts do not fit together.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> pack = fastrnn.pack_sequence([[1.0, 2.0], [3.0]])
+    >>> pack.data, pack.batch_sizes
+    (array([1., 3., 2.]), array([2, 1]))
+    >>> pack.lengths
+    array([2, 1])
     """
 
     __slots__ = ()
@@ -112,7 +121,7 @@ def pack_padded_sequence(
 
     Parameters
     ----------
-    input : array_like (T, N, *) or, with `batch_first`, (N, T, *)
+    input : array_like (T, N, ...) or, with `batch_first`, (N, T, ...)
     lengths : array_like of int (N,)
         Between 1 and T; the steps past a row's length are left out.
     batch_first : bool
@@ -175,7 +184,7 @@ def pad_packed_sequence(
 
     Returns
     -------
-    padded : ndarray (T, N, *) or, with `batch_first`, (N, T, *)
+    padded : ndarray (T, N, ...) or, with `batch_first`, (N, T, ...)
     lengths : ndarray of int64 (N,)
         Both in the order of the batch that was packed.
 
@@ -183,6 +192,13 @@ def pad_packed_sequence(
     ------
     ValueError, TypeError
         If `sequence` is no PackedSequence, `total_length` is too small, or the dtype cannot hold `padding_value`.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.pad_packed_sequence(fastrnn.pack_sequence([[1.0, 2.0], [3.0]]), batch_first=True)
+    (array([[1., 2.],
+           [3., 0.]]), array([2, 1]))
     """
     packed = _packed(sequence, "sequence")
     n_steps = len(packed.batch_sizes)
@@ -213,7 +229,7 @@ def pad_sequence(
 
     Parameters
     ----------
-    sequences : iterable of array_like (L, *)
+    sequences : iterable of array_like (L, ...)
         Trailing dimensions are the same; the result has the first one's dtype, as in torch.
     batch_first : bool
     padding_value : float
@@ -221,7 +237,7 @@ def pad_sequence(
 
     Returns
     -------
-    ndarray (T, N, *) or, with `batch_first`, (N, T, *)
+    ndarray (T, N, ...) or, with `batch_first`, (N, T, ...)
         T is the longest L.
 
     Raises
@@ -251,20 +267,26 @@ def unpad_sequence(padded_sequences: npt.ArrayLike, lengths: npt.ArrayLike, batc
 
     Parameters
     ----------
-    padded_sequences : array_like (T, N, *) or, with `batch_first`, (N, T, *)
+    padded_sequences : array_like (T, N, ...) or, with `batch_first`, (N, T, ...)
     lengths : array_like of int (N,)
         Between 0 and T.
     batch_first : bool
 
     Returns
     -------
-    list of ndarray (L, *)
+    list of ndarray (L, ...)
         Copies, one per row.
 
     Raises
     ------
     ValueError, TypeError
         If the lengths are not one per row or not between 0 and T.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.unpad_sequence([[1.0, 2.0], [3.0, 0.0]], [2, 1], batch_first=True)
+    [array([1., 2.]), array([3.])]
     """
     steps = _time_major(_array(padded_sequences, "padded_sequences", min_ndim=2), batch_first)
     row_lengths = _row_lengths(lengths, steps)
@@ -278,7 +300,7 @@ def pack_sequence(sequences: Iterable[npt.ArrayLike], enforce_sorted: bool = Tru
 
     Parameters
     ----------
-    sequences : iterable of array_like (L, *)
+    sequences : iterable of array_like (L, ...)
         Trailing dimensions are the same; no L is 0.
     enforce_sorted : bool
         True: the lengths must not grow. False: the sequences are sorted here.
@@ -297,8 +319,14 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
 
     Returns
     -------
-    list of ndarray (L, *)
+    list of ndarray (L, ...)
         In the order of the batch that was packed.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.unpack_sequence(fastrnn.pack_sequence([[1.0, 2.0], [3.0]]))
+    [array([1., 2.]), array([3.])]
     """
     packed = _packed(packed_sequences, "packed_sequences")
     starts = np.cumsum(packed.batch_sizes) - packed.batch_sizes  # of each step in data

@@ -30,6 +30,15 @@ def set_num_threads(n: int) -> None:
     ------
     TypeError, ValueError
         `n` is no integer from 1 to 1024.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> before = fastrnn.get_num_threads()
+    >>> fastrnn.set_num_threads(1)
+    >>> fastrnn.get_num_threads()
+    1
+    >>> fastrnn.set_num_threads(before)
     """
     global _limit
     if isinstance(n, bool) or not hasattr(n, "__index__"):

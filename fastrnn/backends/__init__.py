@@ -278,6 +278,16 @@ def use_backend(name: str) -> Iterator[None]:
     ----------
     name : str
         As in `set_backend`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> gru, x = fastrnn.GRU(3, 4, rng=0), np.ones((5, 2, 3))
+    >>> with fastrnn.use_backend("reference"):
+    ...     y, h_n = gru(x)
+    >>> np.allclose(gru(x)[0], y, atol=1e-6)
+    True
     """
     token = _context.set(load(name))
     try:

@@ -14,14 +14,14 @@ import fastrnn
 from .show import did_you_mean
 
 COMMANDS = {
-    "demo": "run the shipped model and compare with what torch recorded",
+    "demo": "run the shipped models and compare with what torch recorded",
     "inspect": "show a checkpoint's layers and arrays (also: fastrnn FILE)",
     "run": "run a layer over an array of any size",
     "verify": "hold every backend to the float64 reference and to recorded outputs",
     "bench": "time a few layers on this machine, beside torch and onnxruntime where they are installed",
     "convert": "write a checkpoint in another format",
 }
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".onnx")
 
 
 class Parser(argparse.ArgumentParser):
