@@ -38,10 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--prefix", metavar="P", help="take what is under this name, as `inspect` shows it")
     parser.add_argument("--arrays", action="store_true", help="take arrays alone; of modules what their state_dict has")
     parser.add_argument("--json", action="store_true", help="print what changes as JSON")
+    files.add_limit(parser)
 
 
 def execute(args: Namespace) -> int:
-    state = files.load(args.input)
+    state = files.load(args.input, max_ops=args.max_ops)
     about = files.about(args.input)
     changes = []
     if args.prefix is not None:

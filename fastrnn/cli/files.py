@@ -19,16 +19,28 @@ from ..checkpoint.state_dict import describe, scan
 from .show import did_you_mean
 
 Array = NDArray[Any]
+MAX_OPS = 1_000_000
 
 
 def add_layer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a checkpoint: .pt .pth .safetensors .npz")
     parser.add_argument("--prefix", metavar="P", help="which layer, where there are several: as `inspect` shows them")
+    add_limit(parser)
     parser.add_argument("--dtype", choices=("float32", "float64"), help="compute in this (default: the checkpoint's)")
     parser.add_argument(
         "--nonlinearity",
         choices=("tanh", "relu"),
         help="of an RNN (default: what a module that was saved whole says; a state dict does not say it: tanh)",
+    )
+
+
+def add_limit(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-ops",
+        type=int,
+        default=MAX_OPS,
+        metavar="N",
+        help="read files of more parts: most operations of `load`, some 25 for each array (default: 1,000,000)",
     )
 
 
@@ -58,8 +70,8 @@ class Loaded(NamedTuple):
     is_cell: bool
 
 
-def load(path: str, *, check_crc: bool = True) -> Any:
-    return fastrnn.load(existing(path), check_crc=check_crc)
+def load(path: str, *, check_crc: bool = True, max_ops: int = MAX_OPS) -> Any:
+    return fastrnn.load(existing(path), check_crc=check_crc, max_ops=max_ops)
 
 
 def about(path: str) -> About:
@@ -78,7 +90,7 @@ def find_layers(state: Any, path: str) -> tuple[list[LayerInfo], fastrnn.Checkpo
     return layers, fastrnn.CheckpointError(f"{path}: {problem}") if problem else None
 
 
-def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
+def load_layer(path: str, prefix: str | None, *, max_ops: int, **options: Any) -> Loaded:
     """The layer under `prefix`, or the only one, made by `from_state_dict` with `options`.
 
     Raises
@@ -88,7 +100,7 @@ def load_layer(path: str, prefix: str | None, **options: Any) -> Loaded:
     CheckpointError
         The file is bad, or holds no recurrent layer.
     """
-    state = load(path)
+    state = load(path, max_ops=max_ops)
     layers, problem = find_layers(state, path)
     prefixes = [layer.prefix for layer in layers if layer.is_recurrent]
     if not prefixes:

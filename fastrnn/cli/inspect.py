@@ -25,6 +25,7 @@ TREE = ["name", ">values", ">size", "what"]
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a checkpoint of any format that fastrnn.load reads")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    files.add_limit(parser)
     parser.add_argument(
         "--html", metavar="PAGE.html", help="write a page that needs nothing else, in place of the text"
     )
@@ -35,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def execute(args: Namespace) -> int:
     if args.html is None and (args.input or args.prefix):
         raise ValueError("--input and --prefix are for the page that --html writes")
-    state = files.load(args.file, check_crc=False)  # what is not shown is not read
+    state = files.load(args.file, check_crc=False, max_ops=args.max_ops)  # what is not shown is not read
     entries = contents(state)
     layers, problem = files.find_layers(state, args.file)
     shown = Shown(args.file, entries, layers)
@@ -195,7 +196,7 @@ def gates(args: Namespace) -> str:
     """What the gates of a layer do over an array, as a part of the page."""
     from ..plot import gates as plot_gates
 
-    _, layer, _ = files.load_layer(args.file, args.prefix, batch_first=False)
+    _, layer, _ = files.load_layer(args.file, args.prefix, max_ops=args.max_ops, batch_first=False)
     x = files.open_array(args.input)
     files.check_numbers(f"--input {args.input}", x)
     if x.ndim not in (2, 3) or x.shape[-1] != layer.input_size:

@@ -59,7 +59,7 @@ def memory(text: str) -> int:
 def execute(args: Namespace) -> int:
     check_paths(args)
     options = {"dtype": args.dtype, "nonlinearity": args.nonlinearity, "batch_first": False}
-    prefix, layer, _ = files.load_layer(args.file, args.prefix, **options)
+    prefix, layer, _ = files.load_layer(args.file, args.prefix, max_ops=args.max_ops, **options)
     layer.to(device=args.device)
     source = open_input(args, layer)
     x = time_major(source, args.batch_first)

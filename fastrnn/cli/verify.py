@@ -56,7 +56,7 @@ def tolerance(text: str) -> float:
 
 def execute(args: Namespace) -> int:
     golden = read_golden(args.golden) if args.golden else {}
-    options = {"dtype": args.dtype, "nonlinearity": args.nonlinearity}
+    options = {"dtype": args.dtype, "nonlinearity": args.nonlinearity, "max_ops": args.max_ops}
     loaded = files.load_layer(args.file, args.prefix, batch_first=bool(golden.get("batch_first", False)), **options)
     layer, backends = loaded.layer, available_backends()
     checks = check(layer, random_inputs(layer, args), backends, tolerance=args.tolerance)

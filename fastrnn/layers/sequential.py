@@ -171,7 +171,8 @@ class Sequential(Listed):
             As a call gives it.
         backward : Backward
             ``grads = backward(d_result)``: ``grads.x``, which is None where the input is indices, and ``grads.params``
-            by the names of `parameters`. After a change of the weights it raises RuntimeError.
+            by the names of `parameters`. A part whose own ``grads.x`` is None ends the way back: parts before it have
+            no gradients, as before ``detach`` in torch. After a change of the weights it raises RuntimeError.
 
         Raises
         ------
@@ -205,7 +206,7 @@ class Sequential(Listed):
                     name = _first_name(prefix, name, first_names)
                     params[name] = params[name] + gradient if name in params else gradient
                 if dy is None:
-                    break  # indices, before which nothing has a gradient
+                    break  # the input was indices, or the part wants no gradients before it
             ordered = {name: params[name] for name in dict.fromkeys(first_names.values()) if name in params}
             return Gradients(dy if "x" in wanted else None, ordered if "params" in wanted else None)
 

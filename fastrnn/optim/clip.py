@@ -60,7 +60,9 @@ def clip_grad_norm(
     ({'w': array([0.59999988, 0.        ]), 'b': array([0.79999984])}, 5.0)
     """
     if not isinstance(grads, Mapping):
-        raise TypeError(f"grads should be a dict of gradients by parameters' names, got: {type(grads).__name__}")
+        raise TypeError(
+            f"grads should be a dict of gradients by name, as backward(...).params is, got: {type(grads).__name__}"
+        )
     arrays = {name: validate.floating(f"the gradient of {name!r}", g) for name, g in grads.items() if g is not None}
     most, order = validate.real("max_norm", max_norm), validate.real("norm_type", norm_type)
     error_if_nonfinite = validate.flag("error_if_nonfinite", error_if_nonfinite)

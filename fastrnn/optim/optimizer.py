@@ -142,7 +142,9 @@ class Optimizer:
 
     def _gradients(self, grads: Mapping[str, ArrayLike]) -> dict[str, Array]:
         if not isinstance(grads, Mapping):
-            raise TypeError(f"grads should be a dict of gradients by parameters' names, got: {type(grads).__name__}")
+            raise TypeError(
+                f"grads should be a dict of gradients by name, as backward(...).params is, got: {type(grads).__name__}"
+            )
         checked: dict[str, Array] = {}
         for name, gradient in grads.items():
             if name not in self._arrays:
