@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-import torch
+import pytest
+
+torch = pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data" / "port"
