@@ -56,7 +56,8 @@ def try_one(content: bytes) -> None:
         return
     found = contents(value)
     with suppress(CheckpointError):
-        find_layers(value)
+        if not isinstance(value, str):  # that would be a path
+            find_layers(value)
     try:
         again = strict_load(content, **LIMITS)
     except CheckpointError:
