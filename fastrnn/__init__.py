@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from . import plot as plot
     from . import testing as testing
     from .checkpoint import find_layers, load
+    from .checkpoint.model_state import model_state_dict
     from .checkpoint.save import save  # not from .checkpoint: mypy may take that for the module of the same name
     from .config import show_config
     from .custom import Cell
@@ -110,6 +111,7 @@ __all__ = [
     "invert_permutation",
     "load",
     "load_model",
+    "model_state_dict",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",
@@ -132,6 +134,7 @@ _LAZY = {
     "find_layers": "checkpoint",
     "load": "checkpoint",
     "load_model": "layers.saved",
+    "model_state_dict": "checkpoint.model_state",
     "save": "checkpoint",
     "from_keras_weights": "interop.keras",
     "from_onnx": "interop.onnx",

@@ -9,23 +9,6 @@ import fastrnn
 from fastrnn import optim
 
 
-def state_dict_in(content):
-    """The state dict in what `fastrnn.load` gives, as a user takes it out: of a whole module, of a trainer's dict."""
-    if hasattr(content, "state"):  # a module that was pickled whole
-        found = {**content.state["_parameters"], **content.state["_buffers"]}
-        for part, module in content.state["_modules"].items():
-            found |= {f"{part}.{name}": array for name, array in state_dict_in(module).items()}
-        return {name: array for name, array in found.items() if array is not None}
-    content = content.get("model_state_dict", content)
-    content = {name.removeprefix("module."): array for name, array in content.items()}
-    for name in [name for name in content if name.endswith(".original0")]:  # weight norm
-        size = content.pop(name)
-        direction = content.pop(name.replace(".original0", ".original1")).astype(np.float64)
-        weight = size * direction / np.linalg.norm(direction, axis=1, keepdims=True)
-        content[name.replace("parametrizations.", "").removesuffix(".original0")] = weight
-    return content
-
-
 def results(model, arguments, targets):
     """All that is compared, by name: results y0, y1 and so on, from streams s0 and so on, the loss, gradients."""
     y, backward = model.vjp(**arguments)
@@ -104,7 +87,7 @@ def train(model, name):
 
 def run(name, hidden, folder):
     """Load folder/model.pt, run it with folder/batch.npz, write folder/float32.npz and folder/float64.npz."""
-    state = state_dict_in(fastrnn.load(f"{folder}/model.pt"))
+    state = fastrnn.model_state_dict(fastrnn.load(f"{folder}/model.pt"))
     arguments, targets, _ = load_batch(f"{folder}/batch.npz")
     for dtype in ("float32", "float64"):
         model = MODELS[name](hidden).to(dtype)

@@ -63,8 +63,8 @@ def groups_of(state: Any) -> dict[str, Group]:
         There are too many.
     """
     groups: dict[str, Group] = {}
-    for path, array, owner in _arrays(state):
-        if (place := _place(path)) is not None:
+    for path, array, owner in arrays_of(state):
+        if (place := place_of(path)) is not None:
             group = groups.setdefault(place.prefix, Group())
             group.add(place.name, place.how, array)
             group.module = group.module or owner
@@ -90,7 +90,7 @@ class _Place(NamedTuple):
     how: str
 
 
-def _place(path: str) -> _Place | None:
+def place_of(path: str) -> _Place | None:
     """Where an array belongs; None if its name is none of a layer's parameters."""
     name = path.rpartition(".")[2]
     if found := _PARAMETER.fullmatch(name):
@@ -102,7 +102,7 @@ def _place(path: str) -> _Place | None:
     return None
 
 
-def _arrays(root: Any) -> Iterator[tuple[str, Any, Opaque | None]]:
+def arrays_of(root: Any) -> Iterator[tuple[str, Any, Opaque | None]]:
     """All arrays, with the way to each, and the object that holds it where that is an Opaque.
 
     What is shared is met on each way to it, but not inside itself. Longer paths than any layer has are passed over.

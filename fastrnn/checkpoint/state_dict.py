@@ -51,7 +51,7 @@ def find_layers(state: Any) -> list[LayerInfo]:
     [<LayerInfo 'model.encoder.': GRU(3, 4), float32, 108 parameters>]
     """
     if isinstance(state, str | os.PathLike) or (hasattr(state, "state_dict") and not isinstance(state, Mapping)):
-        raise _no_state(state)
+        raise no_state(state)
     infos, problem = scan(state)
     if problem:
         raise problem
@@ -94,7 +94,7 @@ def describe(state: Any, prefix: str | None = None) -> tuple[RecurrentInfo, dict
         `state` is no container of arrays, or `prefix` no str.
     """
     if not isinstance(state, Mapping | list | tuple | Opaque):
-        raise _no_state(state)
+        raise no_state(state)
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix should be a str or None, got {type(prefix).__name__}")
     groups = groups_of(state)
@@ -104,7 +104,7 @@ def describe(state: Any, prefix: str | None = None) -> tuple[RecurrentInfo, dict
     return info, {name: np.asarray(weights[name]) for name in expected_shapes(info)}
 
 
-def _no_state(state: Any) -> TypeError:
+def no_state(state: Any) -> TypeError:
     hint = ".state_dict() gives it" if hasattr(state, "state_dict") else "fastrnn.load reads files"
     return TypeError(f"state should be a dict of arrays, got: {type(state).__name__}; {hint}")
 

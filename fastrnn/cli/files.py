@@ -23,7 +23,7 @@ MAX_OPS = 1_000_000
 
 
 def add_layer_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a checkpoint: .pt .pth .safetensors .npz")
+    parser.add_argument("file", metavar="FILE", help="a checkpoint of any format that fastrnn.load reads")
     parser.add_argument("--prefix", metavar="P", help="which layer, where there are several: as `inspect` shows them")
     add_limit(parser)
     parser.add_argument("--dtype", choices=("float32", "float64"), help="compute in this (default: the checkpoint's)")
@@ -68,6 +68,7 @@ class Loaded(NamedTuple):
     prefix: str
     layer: Any  # RNN, LSTM or GRU
     is_cell: bool
+    batch_first: bool | None  # what the file says; a state dict does not
 
 
 def load(path: str, *, check_crc: bool = True, max_ops: int = MAX_OPS) -> Any:
@@ -91,7 +92,7 @@ def find_layers(state: Any, path: str) -> tuple[list[LayerInfo], fastrnn.Checkpo
 
 
 def load_layer(path: str, prefix: str | None, *, max_ops: int, **options: Any) -> Loaded:
-    """The layer under `prefix`, or the only one, made by `from_state_dict` with `options`.
+    """The layer under `prefix`, or the only one, made by `from_state_dict` with `options`; of ONNX by its node's name.
 
     Raises
     ------
@@ -100,21 +101,50 @@ def load_layer(path: str, prefix: str | None, *, max_ops: int, **options: Any) -
     CheckpointError
         The file is bad, or holds no recurrent layer.
     """
+    if about(existing(path)).format == "ONNX":
+        return _of_graph(path, prefix, max_ops=max_ops, **options)
     state = load(path, max_ops=max_ops)
     layers, problem = find_layers(state, path)
     prefixes = [layer.prefix for layer in layers if layer.is_recurrent]
-    if not prefixes:
-        raise problem or fastrnn.CheckpointError(f"{path}: holds no recurrent layer")
-    if prefix is None and len(prefixes) > 1:
-        listed = ", ".join(repr(name) for name in prefixes[:20]) + ", ..." * (len(prefixes) > 20)
-        raise ValueError(f"{path} holds {len(prefixes)} layers, choose one with --prefix: {listed}")
+    _check_choice(path, prefix, prefixes, problem)
     try:
         info, _ = describe(state, prefix)
     except fastrnn.CheckpointError as error:
         raise fastrnn.CheckpointError(f"{path}: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}{did_you_mean(prefix or '', prefixes)}") from None
-    return Loaded(info.prefix, fastrnn.from_state_dict(state, info.prefix, cell=False, **options), info.is_cell)
+    layer = fastrnn.from_state_dict(state, info.prefix, cell=False, **options)
+    return Loaded(info.prefix, layer, info.is_cell, info.batch_first)
+
+
+def _of_graph(
+    path: str, name: str | None, *, max_ops: int, batch_first: bool | None, dtype: str | None = None, **options: Any
+) -> Loaded:
+    layers = fastrnn.from_onnx(path, max_ops=max_ops)
+    _check_choice(path, name, list(layers), None)
+    if name is None:
+        (name,) = layers
+    layer = layers.get(name)
+    if layer is None:
+        raise ValueError(f"{path} has no node {name!r}{did_you_mean(name, layers)}")
+    if not hasattr(layer, "num_layers"):
+        raise ValueError(
+            f"{path}: {name}: a node with a direction, lengths or states of its own is for from_onnx alone"
+        )
+    if options.get("nonlinearity"):
+        raise ValueError(f"{path}: --nonlinearity does not apply to ONNX, whose nodes say theirs")
+    says = layer.batch_first
+    layer.batch_first = says if batch_first is None else batch_first
+    return Loaded(name, layer if dtype is None else layer.to(dtype), False, says)
+
+
+def _check_choice(path: str, prefix: str | None, found: list[str], problem: fastrnn.CheckpointError | None) -> None:
+    """Refuse a file without a recurrent layer, and one of several where none is named."""
+    if not found:
+        raise problem or fastrnn.CheckpointError(f"{path}: holds no recurrent layer")
+    if prefix is None and len(found) > 1:
+        listed = ", ".join(repr(name) for name in found[:20]) + ", ..." * (len(found) > 20)
+        raise ValueError(f"{path} holds {len(found)} layers, choose one with --prefix: {listed}")
 
 
 def open_array(path: str) -> Array:

@@ -21,7 +21,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-td.name { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
+td.name { white-space: pre-wrap; font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
 td.bar { width: 9rem; }
 td.bar i { display: block; height: .7rem; margin-top: .4rem; background: var(--bar); border-radius: 2px; }
 img { max-width: 100%; background: white; border-radius: 4px; }

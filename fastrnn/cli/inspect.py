@@ -34,8 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def execute(args: Namespace) -> int:
-    if args.html is None and (args.input or args.prefix):
-        raise ValueError("--input and --prefix are for the page that --html writes")
+    check_page(args)
     state = files.load(args.file, check_crc=False, max_ops=args.max_ops)  # what is not shown is not read
     entries = contents(state)
     layers, problem = files.find_layers(state, args.file)
@@ -192,17 +191,31 @@ def size_of(node: tree.Node) -> str:
     return show.size(node.n_bytes) if node.n_bytes else ""
 
 
+def check_page(args: Namespace) -> None:
+    """Refuse a page that must not be written, before anything is read."""
+    if args.html is None:
+        if args.input or args.prefix:
+            raise ValueError("--input and --prefix are for the page that --html writes")
+        return
+    if not args.html.endswith((".html", ".htm")):
+        raise ValueError(f"--html: expected a name that ends in .html, got: {args.html}")
+    for source in filter(None, (args.file, args.input)):
+        if os.path.exists(args.html) and os.path.exists(source) and os.path.samefile(args.html, source):
+            raise ValueError(f"--html would overwrite {source}, which is read")
+
+
 def gates(args: Namespace) -> str:
     """What the gates of a layer do over an array, as a part of the page."""
     from ..plot import gates as plot_gates
 
-    _, layer, _ = files.load_layer(args.file, args.prefix, max_ops=args.max_ops, batch_first=False)
+    _, layer, _, batch_first = files.load_layer(args.file, args.prefix, max_ops=args.max_ops, batch_first=False)
     x = files.open_array(args.input)
     files.check_numbers(f"--input {args.input}", x)
     if x.ndim not in (2, 3) or x.shape[-1] != layer.input_size:
-        expected = f"(T, N, {layer.input_size}) or (T, {layer.input_size})"
+        axes = "N, T" if batch_first else "T, N"
+        expected = f"({axes}, {layer.input_size}) or (T, {layer.input_size})"
         raise ValueError(f"--input {args.input}: expected shape {expected} for {layer!r}, got: {x.shape}")
-    row = x[:SHOWN_STEPS] if x.ndim == 2 else x[:SHOWN_STEPS, 0]
+    row = (x if x.ndim == 2 else x[0] if batch_first else x[:, 0])[:SHOWN_STEPS]
     return "".join(
         html.picture(f"Layer {index}{', reverse' * reverse}: gates over {len(row):,} steps", figure)
         for index in range(layer.num_layers)

@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from contextlib import nullcontext
 from typing import Any
 
@@ -36,7 +36,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     files.add_layer_arguments(parser)
     parser.add_argument("--input", required=True, metavar="X.npy")
     parser.add_argument("--output", required=True, metavar="Y.npy")
-    parser.add_argument("--batch-first", action="store_true", help="input and output are (N, T, features)")
+    parser.add_argument(
+        "--batch-first",
+        action=BooleanOptionalAction,
+        help="input and output are (N, T, features); by default as the file says, which a state dict does not",
+    )
     parser.add_argument("--lengths", metavar="L.npy", help="steps of each row, integers (N,): 0 past them")
     parser.add_argument("--state-in", metavar="S.npz", help="initial states: h_0 and c_0, or h_n and c_n")
     parser.add_argument("--state-out", metavar="S.npz", help="the final states, h_n and c_n, are written here")
@@ -59,7 +63,8 @@ def memory(text: str) -> int:
 def execute(args: Namespace) -> int:
     check_paths(args)
     options = {"dtype": args.dtype, "nonlinearity": args.nonlinearity, "batch_first": False}
-    prefix, layer, _ = files.load_layer(args.file, args.prefix, max_ops=args.max_ops, **options)
+    prefix, layer, _, says = files.load_layer(args.file, args.prefix, max_ops=args.max_ops, **options)
+    args.batch_first = bool(says) if args.batch_first is None else args.batch_first
     layer.to(device=args.device)
     source = open_input(args, layer)
     x = time_major(source, args.batch_first)

@@ -57,7 +57,8 @@ def tolerance(text: str) -> float:
 def execute(args: Namespace) -> int:
     golden = read_golden(args.golden) if args.golden else {}
     options = {"dtype": args.dtype, "nonlinearity": args.nonlinearity, "max_ops": args.max_ops}
-    loaded = files.load_layer(args.file, args.prefix, batch_first=bool(golden.get("batch_first", False)), **options)
+    batch_first = bool(golden["batch_first"]) if "batch_first" in golden else None  # None: what the file says
+    loaded = files.load_layer(args.file, args.prefix, batch_first=batch_first, **options)
     layer, backends = loaded.layer, available_backends()
     checks = check(layer, random_inputs(layer, args), backends, tolerance=args.tolerance)
     if golden:
@@ -94,7 +95,7 @@ def random_inputs(layer: Any, args: Namespace) -> Inputs:
 
 
 def report(args: Namespace, loaded: files.Loaded, checks: list[Check]) -> None:
-    prefix, layer, _ = loaded
+    prefix, layer, *_ = loaded
     ok = all(check.difference.ok for check in checks)
     missing = {backend.name: backend.why_not for backend in fastrnn.backends() if not backend.available}
     if args.json:

@@ -301,7 +301,8 @@ class Module:
     def _fitting_state(self, state_dict: Any, strict: bool) -> tuple[dict[str, Array], IncompatibleKeys]:
         """The arrays that fit, in the dtypes of those that are there."""
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict).__name__}")
+            hint = "; fastrnn.model_state_dict makes one of it" * (type(state_dict).__name__ == "Opaque")
+            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict).__name__}{hint}")
         own, errors = self._live_arrays(), []
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]

@@ -123,3 +123,19 @@ def test_wrong_usage_leaves_nothing(cli, model, arguments, expected):
     assert (status, out) == (2, "")
     assert expected in err
     assert sorted(os.listdir()) == ["model.pt", "wide.npy", "x.npy"]
+
+
+def test_the_page_replaces_nothing_that_is_read(cli, model):
+    before = Path("model.pt").read_bytes()
+    np.save("x.html", np.ones(3))  # np.save makes x.html.npy
+    os.rename("x.html.npy", "x.html")
+    for arguments, expected in (
+        (["--html", "model.pt"], "ends in .html"),
+        (["--html", "x.html", "--input", "x.html"], "would overwrite x.html"),
+    ):
+        status, _, err = cli("inspect", "model.pt", *arguments)
+        assert status == 2
+        assert expected in err
+    os.symlink("model.pt", "link.html")
+    assert cli("inspect", "model.pt", "--html", "link.html")[0] == 2
+    assert Path("model.pt").read_bytes() == before

@@ -92,10 +92,10 @@ def test_run_of_a_relu_rnn(cli, folder, assert_close):
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("name", ["rnn", "cell"])
 def test_run_of_a_module_that_was_saved_whole(cli, folder, assert_close, name, batch_first):
-    """It says itself that it is of the relu kind; the order of the axes is said in the command, and nowhere else."""
+    """It says itself that it is of the relu kind, and how its axes lie; the command may say the latter otherwise."""
     path = Path(__file__).parent.parent / "data" / "checkpoints" / "options.pt"
     x = save_array("x.npy", normal(9, 2, 3))
-    more = ["--batch-first"] * batch_first
+    more = ["--batch-first"] if batch_first else ["--no-batch-first"]
     assert cli("run", str(path), "--prefix", name, "--input", "x.npy", "--output", "y.npy", *more)[0] == 0
     options = {"cell": False, "nonlinearity": "relu", "batch_first": batch_first}
     layer = fastrnn.from_state_dict(fastrnn.load(path), name, **options)

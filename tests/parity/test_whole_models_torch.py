@@ -58,7 +58,8 @@ def saved_weight_norm(model, path):
     for part, name in (("rnn", "weight_hh_l0"), ("head", "weight")):
         parametrizations.weight_norm(wrapped.get_submodule(part), name)
         size, direction = wrapped.get_submodule(f"{part}.parametrizations.{name}").double().parameters()
-        state[f"{part}.{name}"] = (size * direction / direction.norm(dim=1, keepdim=True)).detach()
+        weight = direction * (size / direction.norm(dim=1, keepdim=True))
+        state[f"{part}.{name}"] = weight.detach().float()  # as the checkpoint's own dtype has it
     torch.save(wrapped.float().state_dict(), path)
     return state
 
