@@ -17,6 +17,7 @@ import fastrnn
 
 from ..checkpoint.about import About
 from ..checkpoint.groups import is_module
+from ..checkpoint.save import SUFFIXES
 from . import files, show
 from .contents import arrays_in, contents, is_array, memory, part
 
@@ -42,6 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def execute(args: Namespace) -> int:
+    suffix = Path(args.output).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{args.output}: expected a name that ends in one of {', '.join(SUFFIXES)}")
     state = files.load(args.input, max_ops=args.max_ops)
     about = files.about(args.input)
     changes = []
@@ -52,7 +56,6 @@ def execute(args: Namespace) -> int:
         left = [entry.name for entry in others if not is_module(entry.value)]  # ReLU() and the like hold nothing
         changes = [Change("left out, as they are no arrays", [name or "(all)" for name in left])]
         state = arrays_in(state)
-    suffix = Path(args.output).suffix.lower()
     is_safetensors = suffix == ".safetensors"
     metadata = about.metadata if is_safetensors and about.format == "safetensors" else None
     try:
