@@ -1,4 +1,4 @@
-"""Torch's old formats: what torch writes is read exactly; what the tests put together by hand torch reads as well."""
+"""Torch's old formats: what the tests put together by hand torch reads as well."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "checkpoint"))
 
@@ -28,10 +26,6 @@ from crafted import (
 )
 
 torch = pytest.importorskip("torch")
-
-from test_checkpoint_torch import assert_same, plain, saved, tensors  # noqa: E402 - they need torch
-
-OLD = {"_use_new_zipfile_serialization": False}
 
 PART = tup(text("1"), number(1), number(2))
 FLAGS = tup(b"\x88", b"\x89", call(named("collections", "OrderedDict")))
@@ -61,18 +55,3 @@ def test_torch_reads_the_same(name, tmp_path):
         expected = expected.detach().numpy()
         assert (array.dtype, array.shape, array.strides) == (expected.dtype, expected.shape, expected.strides)
         assert array.tobytes() == expected.tobytes()
-
-
-@given(st.lists(tensors(), max_size=4), st.integers(2, 5))
-def test_any_tensor_is_read_exactly(originals, protocol):
-    read = strict_load(saved({"a": originals, "again": originals[:1]}, pickle_protocol=protocol, **OLD))
-    for array, tensor_ in zip(read["a"], originals, strict=True):
-        assert_same(array, tensor_)
-        assert array.flags.aligned
-    if originals and originals[0].numel():
-        assert np.shares_memory(read["again"][0], read["a"][0])
-
-
-@given(plain, st.integers(2, 5))
-def test_any_nesting_is_read(value, protocol):
-    assert repr(strict_load(saved(value, pickle_protocol=protocol, **OLD))) == repr(value)
