@@ -407,3 +407,6 @@ def test_missing_names_are_found_elsewhere():
         layer.load_state_dict({"other": np.ones(1)} | {f"module.head.{name}": a for name, a in state.items()})
     with pytest.raises(ValueError, match=r'"weight", "bias"\.$'):
         layer.load_state_dict({})
+    with pytest.raises(ValueError, match="Missing key") as error:
+        layer.load_state_dict({"module.weight": state["weight"]})  # not all of them
+    assert "They are" not in str(error.value)

@@ -120,6 +120,7 @@ def load_layer(path: str, prefix: str | None, *, max_ops: int, **options: Any) -
 def _of_graph(
     path: str, name: str | None, *, max_ops: int, batch_first: bool | None, dtype: str | None = None, **options: Any
 ) -> Loaded:
+    """The layer of a node, or of the only one, as `load_layer` gives it."""
     layers = fastrnn.from_onnx(path, max_ops=max_ops)
     _check_choice(path, name, list(layers), None)
     if name is None:

@@ -58,6 +58,9 @@ def test_layers_of_a_graph(cli, folder):
     assert cli(*run)[0] == 0
     np.testing.assert_allclose(np.load("y.npy"), layer(x)[0], rtol=1e-6, atol=1e-7)
     assert cli("verify", ONNX, "--prefix", name)[0] == 0
+    assert cli(*run, "--dtype", "float64")[0] == 0
+    assert np.load("y.npy").dtype == np.float64
+    assert "the 3 fields that max_ops allows" in cli(*run, "--max-ops", 3)[2]
     status, _, err = cli(*run, "--nonlinearity", "relu")
     assert status == 2
     assert "--nonlinearity does not apply to ONNX" in err
