@@ -95,22 +95,28 @@ def from_keras_weights(
             suffix = f"_l{layer}" + "_reverse" * d
             state |= {key + suffix: value for key, value in _converted(kind, part, validate.dtype(dtype)).items()}
     I, H = state["weight_ih_l0"].shape[1], state["weight_hh_l0"].shape[1]
-    sizes = {array.shape[1] for key, array in state.items() if key.startswith("weight_hh")}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"weights should be of one H in all layers and directions, got: {sorted(sizes)}; make one by one"
-        )
-    for layer, name in enumerate(layers):
-        for d in range(directions):
-            inputs = state[f"weight_ih_l{layer}" + "_reverse" * d].shape[1]
-            if inputs != (expected := directions * H if layer else I):
-                first = d * (n // directions)
-                raise ValueError(f"{name}[{first}] should be a kernel of {expected} inputs, got: {inputs}")
+    _check_stack(state, list(layers), directions, n // directions)
     made = getattr(fastrnn, kind)(
         I, H, len(layers), bias=bias, bidirectional=directions == 2, **options, dtype=dtype, rng=ZEROS
     )
     made.load_state_dict(state)
     return made
+
+
+def _check_stack(state: dict[str, Array], names: list[str], directions: int, per_direction: int) -> None:
+    """Refuse layers and directions that do not fit together; `names` are the layers', of so many arrays a direction."""
+    I, H = state["weight_ih_l0"].shape[1], state["weight_hh_l0"].shape[1]
+    sizes = {array.shape[1] for key, array in state.items() if key.startswith("weight_hh")}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"weights should be of one H in all layers and directions, got: {sorted(sizes)}; make one by one"
+        )
+    for layer, name in enumerate(names):
+        for d in range(directions):
+            inputs = state[f"weight_ih_l{layer}" + "_reverse" * d].shape[1]
+            if inputs != (expected := directions * H if layer else I):
+                first = d * per_direction
+                raise ValueError(f"{name}[{first}] should be a kernel of {expected} inputs, got: {inputs}")
 
 
 def _listed(weights: Any) -> dict[str, list[Any]]:
